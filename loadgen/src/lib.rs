@@ -1,0 +1,52 @@
+//! Load generator for Eddyline: drives the broker over HTTP, measures, and reads back what was acknowledged.
+//!
+//! The road of one request; imports only ever point down this list (`cli` and `produce` see everything).
+//!
+//! ```text
+//!  cli         arguments → a checked plan
+//!  produce     one profile: set up · drive · read back · judge · print
+//!  progress    one line a second, from its own thread
+//!  summary     the dozen lines (or the JSON object) at the end
+//!  results     all workers' records together;  verdict decides the first word
+//!  verify      reads every acknowledged event back and says what is wrong
+//!  api         the few blocking requests: make a group, its tail, one page of events
+//!  worker      one thread, one epoll loop over its connections
+//!  connection  a socket: connect, back off, read, write
+//!  exchange    what one connection says and hears; knows no sockets
+//!  request     request bytes          answer      answer bytes
+//!  record      acknowledgements, latencies, errors of one worker
+//!  plan        what is sent: a pure function of (connection, request number)
+//!  payload     the bytes of an event, and whose they are when met again
+//!  target, thread_time, units
+//! ```
+//!
+//! Two decisions carry the rest. *What* request `r` of connection `c` contains is a pure function of the plan, so
+//! nothing that was sent is kept: 16 bytes per answered request are enough to check every byte afterwards, and a
+//! retry renders the same bytes again. *When* a connection may send its next request is asked in one place,
+//! [`exchange::Exchange::fill`]; today the answer is "as soon as there is room" (closed loop).
+
+pub mod cli;
+pub mod produce;
+
+pub mod progress;
+pub mod results;
+pub mod summary;
+pub mod verdict;
+pub mod verify;
+
+pub mod api;
+pub mod worker;
+
+pub mod connection;
+pub mod exchange;
+
+pub mod answer;
+pub mod record;
+pub mod request;
+
+pub mod payload;
+pub mod plan;
+
+pub mod target;
+pub mod thread_time;
+pub mod units;

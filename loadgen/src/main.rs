@@ -1,0 +1,13 @@
+//! The `loadgen` binary: reads the command line and hands over to the profile asked for.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use loadgen::cli::{Cli, Profile};
+use loadgen::produce;
+
+fn main() -> ExitCode {
+    match Cli::parse().profile {
+        Profile::Produce(arguments) => produce::main(&arguments),
+    }
+}

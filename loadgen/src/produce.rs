@@ -1,0 +1,200 @@
+//! The `produce` profile from its first request to its exit code: set up, drive, read back, judge, print.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use thiserror::Error;
+
+use crate::api::{Api, ApiError};
+use crate::cli::{Output, ProduceArguments};
+use crate::plan::Plan;
+use crate::progress::{self, Board};
+use crate::record::Window;
+use crate::request::Requests;
+use crate::results::{Results, Verification, merge};
+use crate::summary;
+use crate::verdict::Verdict;
+use crate::verify::verify;
+use crate::worker::{Control, Ended, Report, Run, drive};
+
+/// Exit codes; 0 is success.
+mod exit {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
+    pub(super) const UNREACHABLE: u8 = 3;
+    pub(super) const REFUSED: u8 = 4;
+    pub(super) const INTERRUPTED: u8 = 130;
+}
+
+/// Why a run has no results.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// Nobody listens.
+    #[error("cannot reach {url}: {cause}\n  is the broker running? start one with: eddyline dev")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// What the system says.
+        cause: String,
+    },
+    /// The broker wants none of it.
+    #[error("the broker refused the load: {0}")]
+    Refused(String),
+    /// A request before the load failed.
+    #[error(transparent)]
+    Setup(#[from] ApiError),
+    /// The generator's own trouble.
+    #[error("the generator cannot go on: {0}\n  with many connections, raise the limit: ulimit -n 65536")]
+    Local(#[from] std::io::Error),
+}
+
+/// Runs the profile and says how the process ends.
+pub fn main(arguments: &ProduceArguments) -> ExitCode {
+    let plan = match arguments.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("error: {error}\n  for all options: loadgen produce --help");
+            return exit::USAGE.into();
+        }
+    };
+    let control = Control::default();
+    if let Err(error) = stop_on_signals(&control.stop) {
+        eprintln!("warning: signals end the run without a summary: {error}");
+    }
+    match run(&plan, &control) {
+        Ok((results, code)) => {
+            for example in results.examples() {
+                eprintln!("wrong: {example}");
+            }
+            if let Some(refusal) = &results.first_refusal {
+                eprintln!("refused: {refusal}");
+            }
+            match arguments.output {
+                Output::Text => println!("{}", summary::text(&plan, &results)),
+                Output::Json => println!("{}", summary::json(&plan, &results)),
+            }
+            let interrupted = code == 0 && control.stop.load(Ordering::Relaxed);
+            if interrupted { exit::INTERRUPTED.into() } else { code.into() }
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code().into()
+        }
+    }
+}
+
+/// The first signal ends the load and leaves verification and summary; the second ends the process.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: the shutdown looks at the flag before this signal sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(stop))?;
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
+/// Runs the plan. The code is that of the process, unless it was interrupted.
+pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
+    let unreachable = |cause: String| Failure::Unreachable { url: plan.target.to_string(), cause };
+    let address = plan.target.reach(plan.timeout).map_err(|error| unreachable(error.to_string()))?;
+    let api = Api::new(plan);
+    let bases = set_up(plan, &api)?;
+    let requests = Requests::new(plan);
+    let board = Board::new(plan.threads);
+    let start = Instant::now();
+    let from = start + plan.warmup;
+    let window = Window { from, until: plan.time().map(|time| from + time) };
+    let load = Run { plan, requests: &requests, address, start, window, control };
+    thread::scope(|scope| {
+        let progress = progress::start(scope, plan, &board);
+        let outcome = load_and_verify(load, &board, &api, bases);
+        progress.finish();
+        outcome
+    })
+}
+
+/// Makes the groups and learns where each ends, so that only what comes after is read back.
+fn set_up(plan: &Plan, api: &Api) -> Result<Vec<u64>, Failure> {
+    if plan.create {
+        for group in &plan.groups {
+            api.create_group(group, Duration::ZERO)?;
+        }
+    }
+    let read: &[String] = if plan.verify { &plan.groups } else { &[] };
+    read.iter().map(|group| api.tail(group, Duration::ZERO).map_err(Failure::from)).collect()
+}
+
+fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u64>) -> Result<(Results, u8), Failure> {
+    let reports = drive_all(load, board)?;
+    if let Some(words) = reports.iter().find_map(|report| match &report.ended {
+        Ended::Refused(words) => Some(words.clone()),
+        Ended::Done | Ended::Silent => None,
+    }) {
+        return Err(Failure::Refused(words));
+    }
+    let (mut results, beliefs) = merge(reports, bases);
+    let mut code = 0;
+    if load.plan.verify {
+        board.to_read.store(results.acked_events, Ordering::Relaxed);
+        board.verifying.store(true, Ordering::Relaxed);
+        results.verification = match verify(load.plan, api, &beliefs, &board.read_back) {
+            Ok(findings) => Verification::Done(findings),
+            Err(error) => {
+                code = error_code(&error);
+                Verification::Unfinished(error.to_string())
+            }
+        };
+    }
+    if results.verdict().0 == Verdict::Incorrect || results.refused > 0 {
+        code = exit::FAILED;
+    } else if code == 0 && results.silent {
+        code = exit::UNREACHABLE;
+    }
+    Ok((results, code))
+}
+
+fn drive_all<'p>(load: Run<'p>, board: &'p Board) -> Result<Vec<Report<'p>>, Failure> {
+    thread::scope(|scope| {
+        let workers: Vec<_> = board
+            .live
+            .iter()
+            .zip(0..)
+            .map(|(live, index)| {
+                scope.spawn(move || {
+                    // Whoever fails ends the run for all: half a load would be measured as a whole one.
+                    drive(load, index, live).inspect_err(|_| load.control.abort.store(true, Ordering::Relaxed))
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| match worker.join() {
+                Ok(report) => report.map_err(Failure::Local),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    })
+}
+
+fn error_code(error: &ApiError) -> u8 {
+    match error {
+        ApiError::Unreachable(_) => exit::UNREACHABLE,
+        ApiError::Refused { .. } => exit::REFUSED,
+        ApiError::Unusable { .. } => exit::FAILED,
+    }
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Unreachable { .. } => exit::UNREACHABLE,
+            Failure::Refused(_) => exit::REFUSED,
+            Failure::Setup(error) => error_code(error),
+            Failure::Local(_) => exit::FAILED,
+        }
+    }
+}

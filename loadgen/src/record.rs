@@ -1,0 +1,251 @@
+//! What one worker writes down: acknowledgements for the verification, latencies and counts for the summary and the
+//! progress line. Judges nothing.
+//!
+//! Samples go to an interval that only the worker touches; a few times a second it is added to the run's total and to
+//! the sample that the progress thread takes away. So the loop never waits for a lock that is held long, and
+//! percentiles are always taken from merged histograms.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+use crate::plan::RequestKey;
+
+/// Longest latency that is told apart, in nanoseconds: an hour. Longer ones count as this.
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+/// An acknowledged request: 16 bytes, kept until it has been read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The offset of its first event; the others follow without a gap.
+    pub first_offset: u64,
+    /// Which request it was; the plan knows what was in it.
+    pub key: RequestKey,
+}
+
+/// What went wrong with a request or a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorKind {
+    /// An answer with this status, which was not a success.
+    Status(u16),
+    /// The connection ended while requests were in flight.
+    ConnectionLost,
+    /// A connection could not be made.
+    ConnectFailed,
+    /// No answer within the time allowed.
+    Timeout,
+    /// An answer that could not be understood or contradicts itself.
+    BadAnswer,
+}
+
+impl std::fmt::Display for ErrorKind {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ErrorKind::Status(status) => write!(out, "{status}"),
+            ErrorKind::ConnectionLost => out.write_str("connection lost"),
+            ErrorKind::ConnectFailed => out.write_str("connect failed"),
+            ErrorKind::Timeout => out.write_str("timeout"),
+            ErrorKind::BadAnswer => out.write_str("bad answer"),
+        }
+    }
+}
+
+/// Counts by kind of error.
+pub type Errors = BTreeMap<ErrorKind, u64>;
+
+/// Counts and latencies over some time.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Nanoseconds from the actual send of a request to its answer: the service clock.
+    pub service: Histogram<u64>,
+    /// Acknowledged requests.
+    pub requests: u64,
+    /// Acknowledged events.
+    pub events: u64,
+    /// Bytes of acknowledged events.
+    pub bytes: u64,
+    /// What went wrong.
+    pub errors: Errors,
+}
+
+impl Default for Sample {
+    fn default() -> Sample {
+        let service = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are valid");
+        Sample { service, requests: 0, events: 0, bytes: 0, errors: Errors::new() }
+    }
+}
+
+impl Sample {
+    /// Merges another sample into this one.
+    pub fn add(&mut self, other: &Sample) {
+        self.service.add(&other.service).expect("all samples have the same bounds");
+        self.requests += other.requests;
+        self.events += other.events;
+        self.bytes += other.bytes;
+        for (kind, count) in &other.errors {
+            *self.errors.entry(*kind).or_default() += count;
+        }
+    }
+
+    /// Takes everything out.
+    pub fn take(&mut self) -> Sample {
+        std::mem::take(self)
+    }
+
+    fn clear(&mut self) {
+        self.service.reset();
+        (self.requests, self.events, self.bytes) = (0, 0, 0);
+        self.errors.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.requests == 0 && self.errors.is_empty()
+    }
+}
+
+/// The part of the run that is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// End of the warm-up.
+    pub from: Instant,
+    /// Moment after which nothing new is sent; `None` when a count of events ends the run.
+    pub until: Option<Instant>,
+}
+
+/// The ledger of one worker.
+#[derive(Debug)]
+pub struct Record<'a> {
+    window: Window,
+    keep_acks: bool,
+    live: &'a Mutex<Sample>,
+    interval: Sample,
+    /// Everything measured so far, up to the last [`Record::publish`].
+    pub total: Sample,
+    /// Measured events by whole second of the window.
+    pub per_second: Vec<u64>,
+    /// Acknowledged requests in the order of their answers: for one connection, the order they were sent in.
+    pub acks: Vec<Ack>,
+    /// Acknowledged as stored earlier, without saying where.
+    pub unplaced: Vec<RequestKey>,
+    /// Sent, but nobody knows what became of it.
+    pub unknown: Vec<RequestKey>,
+    /// Refused for good: not stored, says the broker.
+    pub refused: Vec<RequestKey>,
+    /// The first such refusal in words.
+    pub first_refusal: Option<String>,
+    /// Acknowledged events of the whole run, measured or not.
+    pub acked_events: u64,
+    /// When the last answer came, of any kind.
+    pub last_answer: Instant,
+}
+
+impl<'a> Record<'a> {
+    /// An empty ledger; acknowledgements are kept only if they will be verified.
+    pub fn new(window: Window, keep_acks: bool, now: Instant, live: &'a Mutex<Sample>) -> Record<'a> {
+        Record {
+            window,
+            keep_acks,
+            live,
+            interval: Sample::default(),
+            total: Sample::default(),
+            per_second: Vec::new(),
+            acks: Vec::new(),
+            unplaced: Vec::new(),
+            unknown: Vec::new(),
+            refused: Vec::new(),
+            first_refusal: None,
+            acked_events: 0,
+            last_answer: now,
+        }
+    }
+
+    /// Notes a success: `place` is the first offset if the answer told it.
+    pub fn acked(&mut self, key: RequestKey, place: Option<u64>, events: u32) {
+        self.acked_events += u64::from(events);
+        if self.keep_acks {
+            match place {
+                Some(first_offset) => self.acks.push(Ack { first_offset, key }),
+                None => self.unplaced.push(key),
+            }
+        }
+    }
+
+    /// Measures a success, if it falls into the window.
+    pub fn measure(&mut self, sent: Instant, answered: Instant, events: u32, bytes: usize) {
+        let Window { from, until } = self.window;
+        if sent < from || until.is_some_and(|until| answered > until) {
+            return;
+        }
+        self.interval.service.saturating_record(answered.duration_since(sent).as_nanos() as u64);
+        self.interval.requests += 1;
+        self.interval.events += u64::from(events);
+        self.interval.bytes += bytes as u64;
+        let second = answered.duration_since(from).as_secs() as usize;
+        if second >= self.per_second.len() {
+            self.per_second.resize(second + 1, 0);
+        }
+        self.per_second[second] += u64::from(events);
+    }
+
+    /// Counts an error; errors count during the warm-up too.
+    pub fn error(&mut self, kind: ErrorKind) {
+        *self.interval.errors.entry(kind).or_default() += 1;
+    }
+
+    /// Adds the interval to the total and hands it to the progress thread.
+    pub fn publish(&mut self) {
+        if self.interval.is_empty() {
+            return;
+        }
+        self.total.add(&self.interval);
+        // Progress is only told, never relied upon: a panic over there must not end the run.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).add(&self.interval);
+        self.interval.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_the_window_is_measured_and_publishing_moves_everything_once() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let live = Mutex::new(Sample::default());
+        let window = Window { from: at(1000), until: Some(at(3000)) };
+        let mut record = Record::new(window, true, start, &live);
+        for (sent, answered) in [(900, 1100), (1000, 1001), (2500, 2600), (2999, 3001)] {
+            record.measure(at(sent), at(answered), 10, 100);
+        }
+        record.error(ErrorKind::Status(503));
+        for _ in 0..2 {
+            record.publish();
+            for sample in [&record.total, &*live.lock().unwrap()] {
+                assert_eq!((sample.requests, sample.events, sample.bytes), (2, 20, 200));
+                assert_eq!(sample.errors.get(&ErrorKind::Status(503)), Some(&1));
+                assert_eq!(sample.service.max() / 1_000_000, 100);
+            }
+        }
+        assert_eq!(record.per_second, [10, 10]);
+    }
+
+    #[test]
+    fn acks_are_kept_only_to_be_verified() {
+        let live = Mutex::new(Sample::default());
+        let now = Instant::now();
+        let key = RequestKey { connection: 1, request: 2 };
+        for keep in [true, false] {
+            let mut record = Record::new(Window { from: now, until: None }, keep, now, &live);
+            record.acked(key, Some(7), 3);
+            record.acked(key, None, 3);
+            assert_eq!((record.acks.len(), record.unplaced.len()), (usize::from(keep), usize::from(keep)));
+            assert_eq!(record.acked_events, 6);
+        }
+        assert_eq!(size_of::<Ack>(), 16);
+    }
+}

@@ -1,0 +1,138 @@
+//! What a run measured, all workers together, and the verdict on it. Printing is left to `summary`.
+
+use std::time::Duration;
+
+use crate::plan::Plan;
+use crate::record::Sample;
+use crate::verdict::{Evidence, Share, Verdict, judge};
+use crate::verify::{Beliefs, Findings};
+use crate::worker::{Ended, Report};
+
+/// How reading back went.
+#[derive(Clone, Debug)]
+pub enum Verification {
+    /// Not asked for.
+    Skipped,
+    /// Everything was looked at.
+    Done(Findings),
+    /// It could not be done; why.
+    Unfinished(String),
+}
+
+/// Everything a run measured.
+#[derive(Debug)]
+pub struct Results {
+    /// The measured part, all workers together.
+    pub sample: Sample,
+    /// Its length.
+    pub measured: Duration,
+    /// Measured events by second.
+    pub per_second: Vec<u64>,
+    /// Acknowledged events of the whole run.
+    pub acked_events: u64,
+    /// Requests refused for good.
+    pub refused: u64,
+    /// The first refusal in words.
+    pub first_refusal: Option<String>,
+    /// Requests of unknown outcome.
+    pub unknown: u64,
+    /// What each thread did with its time.
+    pub shares: Vec<Share>,
+    /// CPU time of all threads together.
+    pub cpu: Duration,
+    /// The longest time a thread was at it.
+    pub wall: Duration,
+    /// Whether the broker fell silent before the end.
+    pub silent: bool,
+    /// How reading back went.
+    pub verification: Verification,
+}
+
+impl Results {
+    /// The verdict and its reason.
+    pub fn verdict(&self) -> (Verdict, String) {
+        let (findings, unfinished) = match &self.verification {
+            Verification::Skipped => (None, None),
+            Verification::Done(findings) => (Some(findings), None),
+            Verification::Unfinished(why) => (None, Some(why.as_str())),
+        };
+        judge(&Evidence {
+            errors: self.sample.errors.clone(),
+            requests: self.sample.requests,
+            refused: self.refused,
+            unknown: self.unknown,
+            busiest: self.shares.iter().copied().max_by(|a, b| a.taken().total_cmp(&b.taken())).unwrap_or_default(),
+            wall: self.wall,
+            per_second: &self.per_second,
+            findings,
+            unfinished: unfinished.or(self.silent.then_some("the broker fell silent")),
+        })
+    }
+
+    /// The first faults in words.
+    pub fn examples(&self) -> &[String] {
+        match &self.verification {
+            Verification::Done(findings) => &findings.examples,
+            Verification::Skipped | Verification::Unfinished(_) => &[],
+        }
+    }
+
+    /// A count of the measured part as a rate.
+    pub fn rate(&self, count: f64) -> f64 {
+        count / self.measured.as_secs_f64().max(1e-9)
+    }
+
+    /// Microseconds of generator CPU for each acknowledged request, if there was any.
+    pub fn cpu_us_per_request(&self, plan: &Plan) -> Option<f64> {
+        let requests = self.acked_events.div_ceil(u64::from(plan.batch));
+        (requests > 0).then(|| self.cpu.as_secs_f64() * 1e6 / requests as f64)
+    }
+}
+
+/// Adds up what the workers bring home: what was measured, and what is to be verified. `bases` are the groups' tails
+/// before the run.
+pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>) -> (Results, Beliefs) {
+    let mut beliefs = Beliefs { bases, ..Beliefs::default() };
+    let mut results = Results {
+        sample: Sample::default(),
+        measured: Duration::ZERO,
+        per_second: Vec::new(),
+        acked_events: 0,
+        refused: 0,
+        first_refusal: None,
+        unknown: 0,
+        shares: Vec::new(),
+        cpu: Duration::ZERO,
+        wall: Duration::ZERO,
+        silent: false,
+        verification: Verification::Skipped,
+    };
+    for Report { mut record, ended, time, wall, measured } in reports {
+        results.sample.add(&record.total);
+        results.measured = results.measured.max(measured);
+        results.wall = results.wall.max(wall);
+        results.cpu += time.running;
+        results.shares.push(Share::of(time, wall));
+        results.acked_events += record.acked_events;
+        results.refused += record.refused.len() as u64;
+        results.unknown += record.unknown.len() as u64;
+        results.silent |= ended == Ended::Silent;
+        results.first_refusal = results.first_refusal.or(record.first_refusal);
+        if results.per_second.len() < record.per_second.len() {
+            results.per_second.resize(record.per_second.len(), 0);
+        }
+        for (sum, count) in results.per_second.iter_mut().zip(&record.per_second) {
+            *sum += count;
+        }
+        // One worker is the usual case: its acknowledgements are moved, not copied.
+        if beliefs.acks.is_empty() {
+            beliefs.acks = record.acks;
+        } else {
+            beliefs.acks.append(&mut record.acks);
+        }
+        beliefs.unplaced.append(&mut record.unplaced);
+        beliefs.unknown.append(&mut record.unknown);
+        beliefs.refused.append(&mut record.refused);
+    }
+    (results, beliefs)
+}

@@ -1,0 +1,10 @@
+//! The binary against a fake broker that keeps its promises, or breaks one on purpose. No test waits for a speed: they
+//! look at counts, exit codes and bytes.
+
+mod fake;
+
+mod clean;
+mod faults;
+mod runs;
+mod trouble;
+mod usage;

@@ -1,0 +1,158 @@
+//! One event alone, raw; and the newest events first.
+
+use super::Context;
+use super::encode::{EventEncoder, put_id};
+use super::exchange::Exchange;
+use super::position::Position;
+use super::problem::Problem;
+use super::read::Format;
+use crate::limits::READ_BYTES_DEFAULT;
+use crate::log::event::{Encoding, Event};
+use crate::shard::Fault;
+use crate::shard::cursor::{Cursor, Frames};
+use crate::shard::directory::Entry;
+use std::rc::Rc;
+use uuid::Uuid;
+
+/// Answers `GET /v1/groups/{group}/events/{offset or id}`: the bytes that went in.
+///
+/// # Errors
+/// What is to be answered instead.
+pub async fn one(context: &Rc<Context>, name: &str, which: &str, exchange: &mut Exchange) -> Result<(), Problem> {
+    let entry = context.group(name)?;
+    let digits = !which.is_empty() && which.bytes().all(|byte| byte.is_ascii_digit());
+    let wanted = match (digits.then(|| which.parse::<u64>().ok()).flatten(), which.parse::<Uuid>()) {
+        (Some(offset), _) => Position::Offset(offset),
+        (None, Ok(id)) => Position::Id(id.as_u128()),
+        (None, Err(_)) => return Err(Problem::new(400, "bad_position", "an event is named by its offset or its id")),
+    };
+    let mut cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, 0);
+    let range = cursor.range().await?;
+    cursor.advance(wanted.resolve(&context.shards, &entry, range).await?);
+    let no_event = || Problem::new(404, "no_event", "there is no such event");
+    if cursor.offset() < range.earliest {
+        return Err(Fault::Gone { earliest: range.earliest }.into());
+    }
+    let mut frames = Frames::default();
+    match cursor.read(&mut frames).await {
+        Ok(true) => {}
+        Ok(false) | Err(Fault::BehindTail { .. }) => return Err(no_event()),
+        Err(fault) => return Err(fault.into()),
+    }
+    for frame in frames.iter() {
+        for event in frame.events() {
+            let event = event.map_err(|fault| cursor.corrupt(&fault))?;
+            if event.offset == cursor.offset() {
+                return match wanted {
+                    Position::Id(id) if id != event.id => Err(no_event()),
+                    _ => {
+                        write(&event, exchange);
+                        Ok(())
+                    }
+                };
+            }
+        }
+    }
+    Err(no_event())
+}
+
+/// Stored bytes are never served as something that a browser would run.
+fn write(event: &Event<'_>, exchange: &mut Exchange) {
+    let content_type = match (event.content_type, event.encoding) {
+        (Some(content_type), _) if !is_active(content_type) => content_type,
+        (_, Encoding::Json) => b"application/json",
+        (_, Encoding::Text) => b"text/plain; charset=utf-8",
+        (_, Encoding::Bytes) => b"application/octet-stream",
+    };
+    let mut id = Vec::new();
+    put_id(&mut id, event.id);
+    let mut reply = exchange
+        .reply(200)
+        .number("Eddyline-Offset", event.offset)
+        .header("Eddyline-Id", id)
+        .header("Eddyline-Received", EventEncoder::time_text(event.received_us))
+        .header("X-Content-Type-Options", "nosniff")
+        .header("Content-Security-Policy", "default-src 'none'; sandbox");
+    if let Some(key) = event.key {
+        reply = reply.header("Eddyline-Key", key);
+    }
+    for (name, value) in event.headers() {
+        reply = reply.meta(name, value);
+    }
+    reply.body(content_type, event.data);
+}
+
+fn is_active(content_type: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(content_type).to_ascii_lowercase();
+    ["html", "xml", "svg", "script", "css", "pdf", "wasm"].iter().any(|kind| text.contains(kind))
+}
+
+/// Writes the last events of `from..until`, the newest first. `next` of the answer is the `until` of the following page.
+///
+/// # Errors
+/// What is to be answered instead; nothing was written.
+#[expect(clippy::too_many_arguments, reason = "the parameters of one request")]
+pub async fn descending(
+    context: &Rc<Context>,
+    entry: &Entry,
+    from: u64,
+    until: u64,
+    events: u64,
+    bytes: u64,
+    format: Format,
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
+    if format == Format::Frames {
+        return Err(Problem::bad_parameter("order", "asc for stored frames"));
+    }
+    let start = until.saturating_sub(events).max(from);
+    let mut cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, start);
+    let mut frames = Frames::default();
+    let mut encoder = EventEncoder::default();
+    let mut shown: Vec<(u64, Vec<u8>)> = Vec::new();
+    let most = bytes.min(READ_BYTES_DEFAULT) as usize;
+    let mut held = 0;
+    while cursor.offset() < until && cursor.read(&mut frames).await? {
+        let mut next = cursor.offset();
+        for frame in frames.iter() {
+            for event in frame.events() {
+                let event = event.map_err(|fault| cursor.corrupt(&fault))?;
+                if event.offset < next || event.offset >= until {
+                    continue;
+                }
+                next = event.offset + 1;
+                let mut text = Vec::new();
+                encoder.event(&mut text, &event);
+                held += text.len();
+                shown.push((event.offset, text));
+            }
+        }
+        // The oldest give way: the newest are wanted, and memory is bounded.
+        let mut surplus = 0;
+        while held > most && surplus + 1 < shown.len() {
+            held -= shown[surplus].1.len();
+            surplus += 1;
+        }
+        shown.drain(..surplus);
+        cursor.advance(next);
+    }
+    let tail = cursor.range().await?.tail;
+    let next = shown.first().map_or(start, |(offset, _)| *offset);
+    let texts = || shown.iter().rev().map(|(_, text)| text.as_slice());
+    let done = next <= from;
+    match format {
+        Format::Ndjson => {
+            let body: Vec<u8> = texts().flat_map(|text| [text, b"\n"].concat()).collect();
+            let reply = exchange.reply(200).number("Eddyline-Next", next).number("Eddyline-Tail", tail);
+            reply.body("application/x-ndjson", &body);
+        }
+        _ => {
+            let list = texts().collect::<Vec<_>>().join(&b","[..]);
+            let mut body = b"{\"events\":[".to_vec();
+            body.extend_from_slice(&list);
+            body.extend_from_slice(format!("],\"next\":{next},\"tail\":{tail},\"up_to_date\":{done}}}").as_bytes());
+            exchange.reply(200).body("application/json", &body);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! One connection's side of the conversation: what is to be sent, to whom it answers, and how it is sent.
+//!
+//! Answers gather in one buffer and go out together; an answer that is longer than memory should hold is sent in pieces
+//! as it is made. A reader that takes nothing for too long loses the connection, so no answer holds memory for ever.
+
+use super::Context;
+use super::origin::Cors;
+use super::problem::Problem;
+use crate::http::{Reply, ReplyTo};
+use crate::io::deadline::Deadline;
+use crate::io::socket::Socket;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// The peer is gone; nobody is left to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hangup;
+
+/// One connection's side of the conversation.
+pub struct Exchange {
+    context: Rc<Context>,
+    socket: Rc<Socket>,
+    deadline: Rc<Deadline>,
+    /// What waits to be sent.
+    pub out: Vec<u8>,
+    /// The request that is answered.
+    pub to: ReplyTo,
+    /// What its answer says about other origins.
+    pub cors: Cors,
+    /// Whether the connection ends after this answer.
+    pub close: bool,
+    /// The peer has gone.
+    pub hung_up: bool,
+    /// Status of the last answer.
+    pub status: u16,
+}
+
+impl Exchange {
+    /// A conversation that has not begun.
+    #[must_use]
+    pub fn new(context: Rc<Context>, socket: Rc<Socket>, deadline: Rc<Deadline>) -> Self {
+        Self {
+            context,
+            socket,
+            deadline,
+            out: Vec::new(),
+            to: ReplyTo::UNREADABLE,
+            cors: Cors::default(),
+            close: false,
+            hung_up: false,
+            status: 0,
+        }
+    }
+
+    /// Begins a reply with what every reply says.
+    pub fn reply(&mut self, status: u16) -> Reply<'_> {
+        self.close |= !self.to.keep_alive;
+        self.status = status;
+        let dates = self.context.dates.borrow();
+        let reply = Reply::new(&mut self.out, status, self.to, &dates);
+        let reply = self.cors.write(reply);
+        match self.to.keep_alive {
+            true => reply.header("Keep-Alive", &self.context.keep_alive),
+            false => reply,
+        }
+    }
+
+    /// Answers with a problem.
+    pub fn refuse(&mut self, problem: &Problem) {
+        self.context.broker.stats.reject(problem.code);
+        if problem.close {
+            self.to = self.to.closing();
+        }
+        problem.write(self.reply(problem.status).header("X-Content-Type-Options", "nosniff"));
+    }
+
+    /// Answers with JSON.
+    pub fn json(&mut self, status: u16, value: &serde_json::Value) {
+        let body = value.to_string();
+        self.reply(status).header("X-Content-Type-Options", "nosniff").body("application/json", body.as_bytes());
+    }
+
+    /// Sends what has gathered.
+    ///
+    /// # Errors
+    /// When the peer is gone or takes nothing.
+    pub async fn flush(&mut self) -> Result<(), Hangup> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        if self.hung_up {
+            return Err(Hangup);
+        }
+        self.deadline.limit_send(Instant::now() + self.context.broker.config.http.send);
+        let (result, mut out) = self.socket.send(std::mem::take(&mut self.out)).await;
+        self.deadline.clear();
+        out.clear();
+        // Between answers a connection holds no more memory than an ordinary answer needs.
+        if out.capacity() <= crate::limits::READ_PIECE_BYTES * 2 {
+            self.out = out;
+        }
+        if result.is_err() {
+            self.hung_up = true;
+            return Err(Hangup);
+        }
+        Ok(())
+    }
+
+    /// Gives the buffer's memory back, for a wait that may be long.
+    pub fn rest(&mut self) {
+        if self.out.is_empty() {
+            self.out = Vec::new();
+        }
+    }
+
+    /// Completes when the peer has gone.
+    pub fn hang_up(&self) -> impl Future<Output = std::io::Result<u32>> + use<> {
+        self.socket.hung_up()
+    }
+}

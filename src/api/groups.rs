@@ -1,0 +1,143 @@
+//! Groups: make, list, show, change, remove.
+
+use super::Context;
+use super::encode::EventEncoder;
+use super::exchange::Exchange;
+use super::parameters::Parameters;
+use super::problem::Problem;
+use crate::group::config::GroupConfig;
+use crate::group::name;
+use crate::http::{Head, Method};
+use crate::limits::GROUPS_PER_PAGE_MAX;
+use crate::shard::directory::Entry;
+use crate::shard::groups::Created;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// Answers `GET /v1/groups`.
+///
+/// # Errors
+/// What is to be answered instead.
+pub fn list(context: &Rc<Context>, head: &Head<'_>, exchange: &mut Exchange) -> Result<(), Problem> {
+    let parameters = Parameters::new(head.query, &["prefix", "after", "limit", "token"])?;
+    let prefix = parameters.text("prefix")?.unwrap_or_default();
+    let after = parameters.text("after")?.unwrap_or_default();
+    let limit = parameters.count("limit", 100, GROUPS_PER_PAGE_MAX as u64)? as usize;
+    let mut page = context.lookup.directory().page(&prefix, &after, limit + 1);
+    let more = page.len() > limit;
+    page.truncate(limit);
+    let groups: Vec<Value> = page
+        .iter()
+        .map(|entry| {
+            json!({
+                "group": entry.table.name,
+                "number": entry.table.number,
+                "shard": entry.table.shard,
+                "created": EventEncoder::time_text(entry.table.created_us),
+            })
+        })
+        .collect();
+    let mut answer = json!({ "groups": groups });
+    if let Some(last) = page.last().filter(|_| more) {
+        answer["next"] = json!(last.table.name);
+    }
+    exchange.json(200, &answer);
+    Ok(())
+}
+
+/// Answers requests for `/v1/groups/{group}`.
+///
+/// # Errors
+/// What is to be answered instead.
+pub async fn one(
+    context: &Rc<Context>,
+    name: &str,
+    head: &Head<'_>,
+    body: &[u8],
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
+    Parameters::new(head.query, &["token"])?;
+    match head.method {
+        Method::Put => create(context, name, body, exchange).await,
+        Method::Patch => {
+            writable(context, name)?;
+            let entry = context.group(name)?;
+            let config = GroupConfig::parse(body, &entry.config)?;
+            context.shards.configure_group(context.lookup.directory(), &entry, config).await?;
+            show(context, &*context.group(name)?, 200, exchange).await
+        }
+        Method::Delete => {
+            writable(context, name)?;
+            let entry = context.group(name)?;
+            context.shards.remove_group(context.lookup.directory(), &entry.table).await?;
+            exchange.reply(204).empty();
+            Ok(())
+        }
+        _ => show(context, &*context.group(name)?, 200, exchange).await,
+    }
+}
+
+fn writable(context: &Context, name: &str) -> Result<(), Problem> {
+    if context.draining() {
+        return Err(Problem::draining());
+    }
+    name::check(name).map_err(|bad| Problem::bad_group(&bad))
+}
+
+async fn create(context: &Rc<Context>, name: &str, body: &[u8], exchange: &mut Exchange) -> Result<(), Problem> {
+    writable(context, name)?;
+    let config = GroupConfig::parse(body, &GroupConfig::default())?;
+    let most = context.broker.config.limits.groups;
+    let created = context.shards.create_group(context.lookup.directory(), name, config, most).await?;
+    let created = created
+        .ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))?;
+    match created {
+        Created::New(_) => show(context, &*context.group(name)?, 201, exchange).await,
+        Created::Existing(_) => {
+            let entry = context.group(name)?;
+            if entry.config != config && !body.trim_ascii().is_empty() {
+                let now = entry.config.to_json();
+                return Err(Problem::new(
+                    409,
+                    "config_differs",
+                    format!("the group is there with another configuration: {now}; PATCH changes it"),
+                ));
+            }
+            show(context, &entry, 200, exchange).await
+        }
+    }
+}
+
+/// Makes a group because somebody produces to it, where that is configured.
+///
+/// # Errors
+/// What is to be answered instead.
+pub async fn create_on_produce(context: &Rc<Context>, name: &str) -> Result<(), Problem> {
+    writable(context, name)?;
+    let most = context.broker.config.limits.groups;
+    let created = context.shards.create_group(context.lookup.directory(), name, GroupConfig::default(), most).await?;
+    created
+        .map(|_| ())
+        .ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))
+}
+
+async fn show(context: &Rc<Context>, entry: &Entry, status: u16, exchange: &mut Exchange) -> Result<(), Problem> {
+    let number = entry.table.number;
+    let info =
+        context.shards.ask(entry.table.shard, move |shard| Box::pin(async move { shard.group_info(number) })).await?;
+    let config: Value = serde_json::from_str(&info.config.to_json()).unwrap_or_default();
+    let answer = json!({
+        "group": entry.table.name,
+        "number": number,
+        "shard": entry.table.shard,
+        "config": config,
+        "earliest": info.earliest,
+        "tail": info.tail,
+        "events": info.tail - info.earliest,
+        "bytes": info.bytes,
+        "segments": info.segments,
+        "created": EventEncoder::time_text(entry.table.created_us),
+    });
+    exchange.json(status, &answer);
+    Ok(())
+}

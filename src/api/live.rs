@@ -1,0 +1,187 @@
+//! Events out, live: history and then every new event on one connection, as SSE or NDJSON.
+//!
+//! It is one cursor, so there is neither a hole nor a duplicate where history ends. Between events come control frames:
+//! `up_to_date` when the reader has everything, `heartbeat` with the tail while nothing happens, `goaway` when the broker
+//! is about to end. A client that closes, even only its sending side, has hung up.
+
+use super::Context;
+use super::encode::EventEncoder;
+use super::exchange::{Exchange, Hangup};
+use super::problem::Problem;
+use super::read::{Format, cut_off, media_type};
+use crate::http::Stream;
+use crate::limits::READ_PIECE_BYTES;
+use crate::shard::Fault;
+use crate::shard::cursor::{Cursor, Frames};
+use std::rc::Rc;
+
+/// Why waiting at the tail ended.
+enum Woken {
+    Events,
+    Heartbeat,
+    Drain,
+    HungUp,
+}
+
+/// What is left to be told.
+struct Follower {
+    format: Format,
+    stream: Stream,
+    encoder: EventEncoder,
+    until: u64,
+    /// Events that may still be sent.
+    events: u64,
+}
+
+/// Sends everything from the cursor on until `until`, `events` of them, the end of the client or of the broker.
+///
+/// # Errors
+/// What is to be answered instead; nothing was written.
+pub async fn follow(
+    context: &Rc<Context>,
+    mut cursor: Cursor,
+    format: Format,
+    until: u64,
+    events: u64,
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
+    let reply = exchange.reply(200).header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff");
+    let stream = reply.stream(media_type(format));
+    if !stream.has_body() {
+        return Ok(());
+    }
+    let mut follower = Follower { format, stream, encoder: EventEncoder::default(), until, events };
+    match follower.run(context, &mut cursor, exchange).await {
+        Ok(()) => {
+            stream.finish(&mut exchange.out);
+            Ok(())
+        }
+        Err(End::HungUp) => {
+            exchange.hung_up = true;
+            Ok(())
+        }
+        // The group was deleted: that is an end, and it is said.
+        Err(End::Fault(Fault::NoGroup)) => {
+            follower.control(&mut exchange.out, "goaway", "\"reason\":\"deleted\"");
+            stream.finish(&mut exchange.out);
+            exchange.close = true;
+            Ok(())
+        }
+        Err(End::Fault(fault)) => cut_off(exchange, &fault),
+    }
+}
+
+/// Why a live answer ended early.
+enum End {
+    HungUp,
+    Fault(Fault),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Hangup> for End {
+    fn from(_: Hangup) -> Self {
+        Self::HungUp
+    }
+}
+
+impl Follower {
+    async fn run(&mut self, context: &Rc<Context>, cursor: &mut Cursor, exchange: &mut Exchange) -> Result<(), End> {
+        let mut told = false;
+        while cursor.offset() < self.until && self.events > 0 {
+            if self.send_history(context, cursor, exchange).await? {
+                continue;
+            }
+            let tail = cursor.offset();
+            // Once: a reader that keeps up knows.
+            if !std::mem::replace(&mut told, true) {
+                self.control(&mut exchange.out, "up_to_date", &format!("\"tail\":{tail}"));
+            }
+            exchange.flush().await?;
+            exchange.rest();
+            match wait(context, cursor, exchange).await {
+                Woken::Events => {}
+                Woken::Heartbeat => self.control(&mut exchange.out, "heartbeat", &format!("\"tail\":{tail}")),
+                Woken::Drain => {
+                    self.control(&mut exchange.out, "goaway", "\"reason\":\"draining\"");
+                    exchange.close = true;
+                    return Ok(());
+                }
+                Woken::HungUp => return Err(End::HungUp),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is there; false when nothing was.
+    async fn send_history(
+        &mut self,
+        context: &Rc<Context>,
+        cursor: &mut Cursor,
+        exchange: &mut Exchange,
+    ) -> Result<bool, End> {
+        let mut frames = Frames::default();
+        if !cursor.read(&mut frames).await? {
+            return Ok(false);
+        }
+        let mark = self.stream.begin(&mut exchange.out);
+        let mut next = cursor.offset();
+        let mut sent = 0;
+        for frame in frames.iter() {
+            for event in frame.events() {
+                let event = event.map_err(|fault| cursor.corrupt(&fault))?;
+                if event.offset < next || event.offset >= self.until || sent == self.events {
+                    continue;
+                }
+                next = event.offset + 1;
+                sent += 1;
+                let out = &mut exchange.out;
+                if self.format == Format::Sse {
+                    out.extend_from_slice(b"id: ");
+                    out.extend_from_slice(itoa::Buffer::new().format(event.offset).as_bytes());
+                    out.extend_from_slice(b"\ndata: ");
+                    self.encoder.event(out, &event);
+                    out.extend_from_slice(b"\n\n");
+                } else {
+                    self.encoder.event(out, &event);
+                    out.push(b'\n');
+                }
+            }
+        }
+        self.stream.end(&mut exchange.out, mark);
+        cursor.advance(next);
+        self.events -= sent;
+        context.broker.stats.delivered.inc_by(sent);
+        drop(frames);
+        if exchange.out.len() >= READ_PIECE_BYTES / 4 {
+            exchange.flush().await?;
+        }
+        Ok(true)
+    }
+
+    fn control(&self, out: &mut Vec<u8>, frame: &str, members: &str) {
+        let text = match self.format {
+            Format::Sse => format!("event: {frame}\ndata: {{{members}}}\n\n"),
+            _ => format!("{{\"frame\":\"{frame}\",{members}}}\n"),
+        };
+        self.stream.write(out, text.as_bytes());
+    }
+}
+
+async fn wait(context: &Rc<Context>, cursor: &Cursor, exchange: &mut Exchange) -> Woken {
+    let drain = context.drain.notified();
+    if context.draining() {
+        return Woken::Drain;
+    }
+    tokio::select! {
+        biased;
+        () = cursor.wait() => Woken::Events,
+        () = drain => Woken::Drain,
+        _ = exchange.hang_up() => Woken::HungUp,
+        () = tokio::time::sleep(context.broker.config.http.heartbeat) => Woken::Heartbeat,
+    }
+}

@@ -1,0 +1,137 @@
+//! What a request means and what its answer looks like: one file per resource.
+//!
+//! ```text
+//! head ─▶ route    which resource, may this caller, how long may the body be
+//! body ─▶ produce  events in: one, or a batch (split, json, key_path take it apart)
+//!         read     events out: finite answers; live: history and live on one connection; event: one alone
+//!         groups   make, list, show, change, remove
+//!         operations  livez, readyz, metrics, status
+//! problem  every error, mapped to HTTP in one place        encode  events as JSON, NDJSON, SSE
+//! ```
+
+pub mod encode;
+pub mod event;
+pub mod exchange;
+pub mod groups;
+pub mod json;
+pub mod key_path;
+pub mod live;
+pub mod operations;
+pub mod origin;
+pub mod parameters;
+pub mod position;
+pub mod problem;
+pub mod produce;
+pub mod read;
+pub mod route;
+pub mod split;
+
+use crate::config::Config;
+use crate::http::{DateClock, Head};
+use crate::io::buffer::Pool;
+use crate::io::deadline::Deadlines;
+use crate::shard::directory::{Entry, Lookup};
+use crate::shard::peers::Shards;
+use crate::stats::{Counter, Stats};
+use exchange::Exchange;
+use problem::Problem;
+use route::{Route, Target};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// What all cores share.
+pub struct Broker {
+    /// The configuration in force.
+    pub config: Config,
+    /// Counters.
+    pub stats: Stats,
+    /// Set once the broker is told to end.
+    pub draining: AtomicBool,
+    /// When it was started.
+    pub started: Instant,
+    /// Where its data is.
+    pub data: PathBuf,
+}
+
+/// What one core's requests are answered with.
+pub struct Context {
+    /// What all cores share.
+    pub broker: Arc<Broker>,
+    /// The shards as this core sees them.
+    pub shards: Rc<Shards>,
+    /// The groups by name.
+    pub lookup: Lookup,
+    /// The `Date` field.
+    pub dates: RefCell<DateClock>,
+    /// The deadlines of this core's connections.
+    pub deadlines: Deadlines,
+    /// Told when the broker is to end, for live readers.
+    pub drain: Notify,
+    /// Value of the `Keep-Alive` field.
+    pub keep_alive: String,
+    /// Bytes of request bodies that are still coming in.
+    pub body_bytes: Cell<u64>,
+    /// Receive buffers that are not in use.
+    pub buffers: RefCell<Pool>,
+    /// Counters of this core by route and status.
+    pub requests: RefCell<HashMap<(&'static str, u16), Counter>>,
+}
+
+impl Context {
+    /// Whether the broker is about to end.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.broker.draining.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Counts an answered request.
+    pub fn count(&self, route: &'static str, status: u16) {
+        let mut requests = self.requests.borrow_mut();
+        requests.entry((route, status)).or_insert_with(|| self.broker.stats.request(route, status)).inc();
+    }
+
+    /// The group of that name, as a request may use it.
+    ///
+    /// # Errors
+    /// `bad_group`, `no_group`.
+    pub fn group(&self, name: &str) -> Result<Arc<Entry>, Problem> {
+        match self.lookup.get(name) {
+            Some(entry) => Ok(entry),
+            None => {
+                crate::group::name::check_readable(name).map_err(|bad| Problem::bad_group(&bad))?;
+                Err(Problem::no_group(name))
+            }
+        }
+    }
+}
+
+/// Answers every request that is not an append (those are answered by their commit, see `produce`).
+///
+/// # Errors
+/// What is to be answered instead, when nothing was written yet.
+pub async fn answer(
+    context: &Rc<Context>,
+    route: &Route<'_>,
+    head: &Head<'_>,
+    body: &[u8],
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
+    match &route.target {
+        Target::Live => operations::live(exchange),
+        Target::Ready => operations::ready(context, exchange).await,
+        Target::Metrics => operations::metrics(context, exchange),
+        Target::Status => operations::status(context, exchange).await,
+        Target::Groups => groups::list(context, head, exchange)?,
+        Target::Group(name) => groups::one(context, name, head, body, exchange).await?,
+        Target::Events(name) => read::events(context, name, head, exchange).await?,
+        Target::Event(name, which) => event::one(context, name, which, exchange).await?,
+        Target::Batch(_) | Target::Preflight => unreachable!("answered where it was routed"),
+    }
+    Ok(())
+}

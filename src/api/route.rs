@@ -1,0 +1,185 @@
+//! From a request's head to what it asks for: which resource, whether the method fits, how long the body may be.
+//!
+//! All of it is decided before the body is read, so a request that is refused costs no memory.
+
+use super::Context;
+use super::origin;
+use super::problem::Problem;
+use crate::http::{Framing, Head, Method, decode, segments};
+use crate::shard::directory::Entry;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Largest body of a request that carries no events.
+const SMALL_BODY_BYTES: u64 = 64 << 10;
+
+/// What a request is about.
+#[derive(Debug)]
+pub enum Target<'b> {
+    /// `/livez`.
+    Live,
+    /// `/readyz`.
+    Ready,
+    /// `/metrics`.
+    Metrics,
+    /// `/v1/status`.
+    Status,
+    /// `/v1/groups`.
+    Groups,
+    /// `/v1/groups/{group}`.
+    Group(Cow<'b, str>),
+    /// `/v1/groups/{group}/events`.
+    Events(Cow<'b, str>),
+    /// `/v1/groups/{group}/batch`.
+    Batch(Cow<'b, str>),
+    /// `/v1/groups/{group}/events/{offset or id}`.
+    Event(Cow<'b, str>, Cow<'b, str>),
+    /// A browser asks whether a page may ask.
+    Preflight,
+}
+
+/// What is known of a request before its body is read.
+#[derive(Debug)]
+pub struct Route<'b> {
+    /// What it is about.
+    pub target: Target<'b>,
+    /// The group that events are to be added to.
+    pub produce: Option<Arc<Entry>>,
+    /// How long the body may be.
+    pub body_max: u64,
+}
+
+impl Target<'_> {
+    /// What requests like this one are counted as.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics | Self::Status => "operations",
+            Self::Groups | Self::Group(_) => "groups",
+            Self::Events(_) => "events",
+            Self::Batch(_) => "batch",
+            Self::Event(..) => "event",
+            Self::Preflight => "preflight",
+        }
+    }
+
+    fn allow(&self) -> &'static str {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics | Self::Status | Self::Groups | Self::Event(..) => {
+                "GET, HEAD, OPTIONS"
+            }
+            Self::Group(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
+            Self::Events(_) => "GET, HEAD, POST, OPTIONS",
+            Self::Batch(_) => "POST, OPTIONS",
+            Self::Preflight => "OPTIONS",
+        }
+    }
+
+    fn allows(&self, method: Method) -> bool {
+        let reads = matches!(method, Method::Get | Method::Head);
+        match self {
+            Self::Group(_) => reads || matches!(method, Method::Put | Method::Patch | Method::Delete),
+            Self::Events(_) => reads || method == Method::Post,
+            Self::Batch(_) => method == Method::Post,
+            Self::Preflight => true,
+            _ => reads,
+        }
+    }
+}
+
+/// Finds out what a request is about.
+///
+/// # Errors
+/// What is to be answered instead; the body was not read.
+pub fn route<'b>(context: &Context, head: &Head<'b>) -> Result<Route<'b>, Problem> {
+    origin::host(head, &context.broker.config)?;
+    let target = target(head.path)?;
+    if head.method == Method::Options {
+        return Ok(Route { target: Target::Preflight, produce: None, body_max: 0 });
+    }
+    let target = target.ok_or_else(|| Problem::new(404, "not_found", "there is nothing at this path"))?;
+    if !target.allows(head.method) {
+        let mut problem = Problem::new(405, "method_not_allowed", "this method does not fit this path");
+        problem.allow = Some(target.allow());
+        return Err(problem);
+    }
+    let (produce, body_max) = match (&target, head.method) {
+        (Target::Events(name), Method::Post) => {
+            let entry = context.group(name)?;
+            let most = entry.config.max_event_bytes.min(context.broker.config.limits.max_event_bytes);
+            (Some(entry), most)
+        }
+        (Target::Batch(name), _) => {
+            let entry = context.group(name)?;
+            let most = entry.config.max_batch_bytes.min(context.broker.config.limits.max_batch_bytes);
+            (Some(entry), most)
+        }
+        _ => (None, SMALL_BODY_BYTES),
+    };
+    if produce.is_some() && context.draining() {
+        return Err(Problem::draining());
+    }
+    match head.framing {
+        Framing::None if produce.is_some() => {
+            Err(Problem::new(411, "length_required", "events come with Content-Length or chunked").closing())
+        }
+        Framing::Length(length) if length > body_max => Err(too_large(body_max)),
+        _ => Ok(Route { target, produce, body_max }),
+    }
+}
+
+/// The refusal of a body that is longer than it may be.
+#[must_use]
+pub fn too_large(body_max: u64) -> Problem {
+    let most = crate::units::print_size(body_max);
+    Problem::new(413, "body_too_large", format!("the body may be at most {most} long here")).closing()
+}
+
+/// Where a path leads; `None` where there is nothing.
+fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
+    let mut parts = segments(path);
+    let mut next = || parts.next().unwrap_or_default();
+    let (first, second, group, kind, which, more) = (next(), next(), next(), next(), next(), next());
+    if first == "v1" && second == "groups" && !group.is_empty() && more.is_empty() {
+        let name = decode(group)?;
+        return Ok(match (kind, which) {
+            ("", "") => Some(Target::Group(name)),
+            ("events", "") => Some(Target::Events(name)),
+            ("batch", "") => Some(Target::Batch(name)),
+            ("events", which) => Some(Target::Event(name, decode(which)?)),
+            _ => None,
+        });
+    }
+    Ok(match path {
+        "/livez" => Some(Target::Live),
+        "/readyz" => Some(Target::Ready),
+        "/metrics" => Some(Target::Metrics),
+        "/v1/status" => Some(Target::Status),
+        "/v1/groups" => Some(Target::Groups),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        for (path, expected) in [
+            ("/livez", "Some(Live)"),
+            ("/v1/groups", "Some(Groups)"),
+            ("/v1/groups/", "None"),
+            ("/v1/groups/a", "Some(Group(\"a\"))"),
+            ("/v1/groups/a%2Db/events", "Some(Events(\"a-b\"))"),
+            ("/v1/groups/a/batch", "Some(Batch(\"a\"))"),
+            ("/v1/groups/a/events/7", "Some(Event(\"a\", \"7\"))"),
+            ("/v1/groups/a/events/7/x", "None"),
+            ("/v1/groups/a/other", "None"),
+            ("/v2/groups/a", "None"),
+            ("*", "None"),
+        ] {
+            assert_eq!(format!("{:?}", target(path).unwrap()), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A group's accepted head: what is taken, what is refused, and what a restart finds again.
+
+use super::*;
+use crate::log::event::Encoding;
+use crate::log::frame::Frame;
+use crate::log::wire::Fields;
+
+const FRAME_MAX: usize = 256 << 10;
+
+fn group() -> Group {
+    let mut group = Group::new(7, 0, GroupConfig::default());
+    group.log.allocated(0, 1 << 20);
+    group
+}
+
+fn produce_as(
+    group: &mut Group,
+    entry: u64,
+    producer: Option<ProducerStamp<'_>>,
+    events: &[&[u8]],
+) -> Result<Receipt, NotAccepted> {
+    let events: Vec<_> = events
+        .iter()
+        .map(|data| NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data })
+        .collect();
+    let batch = Batch { events: Events::New(&events), producer, expect_offset: None };
+    group.accept(&batch, 1_000_000, entry, FRAME_MAX)
+}
+
+fn produce(group: &mut Group, entry: u64, events: &[&[u8]]) -> Receipt {
+    produce_as(group, entry, None, events).unwrap()
+}
+
+#[test]
+fn offsets_are_contiguous_ids_ascend_and_time_never_goes_back() {
+    let mut group = group();
+    let first = produce(&mut group, 1, &[b"a", b"b"]);
+    assert_eq!((first.first_offset, first.count), (Some(0), 2));
+    let stamps = first.stamps.unwrap();
+    assert!(stamps.first_id < stamps.last_id);
+
+    let event = NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: b"c" };
+    let batch = Batch { events: Events::New(&[event]), producer: None, expect_offset: Some(2) };
+    let second = group.accept(&batch, 999, 1, FRAME_MAX).unwrap();
+    assert_eq!(second.first_offset, Some(2));
+    let later = second.stamps.unwrap();
+    assert_eq!(later.received_us, 1_000_000, "the clock went back, received did not");
+    assert!(later.first_id > stamps.last_id);
+    let refused = group.accept(&batch, 999, 1, FRAME_MAX).unwrap_err();
+    assert_eq!(refused, NotAccepted::Refused(Refusal::UnexpectedOffset { tail: 3 }));
+}
+
+#[test]
+fn a_repeat_is_answered_with_the_offsets_it_got_and_stores_nothing() {
+    let mut group = group();
+    let stamp = Some(ProducerStamp { id: "p", epoch: 0, seq: 0 });
+    let first = produce_as(&mut group, 1, stamp, &[b"a", b"b"]).unwrap();
+    let again = produce_as(&mut group, 1, stamp, &[b"a", b"b"]).unwrap();
+    assert_eq!((again.first_offset, again.count, again.stamps), (first.first_offset, 2, None));
+    assert_eq!(group.next_offset(), 2);
+}
+
+#[test]
+fn encoded_events_become_the_same_frame_as_new_ones() {
+    let events = [b"one".as_slice(), b"two"].map(|data| NewEvent {
+        key: Some(b"k"),
+        content_type: None,
+        headers: &[],
+        encoding: Encoding::Text,
+        data,
+    });
+    let mut encoded = Vec::new();
+    events.iter().for_each(|event| event.encode(0, 0, &mut encoded));
+    let frames = [Events::New(&events), Events::Encoded { bytes: &encoded, count: 2 }].map(|events| {
+        let mut group = group();
+        group.accept(&Batch { events, producer: None, expect_offset: None }, 5_000, 1, FRAME_MAX).unwrap();
+        group.log.seal(1);
+        let frame = group.log.newest(1).next().unwrap().bytes.clone();
+        let frame = Frame::check(&frame).unwrap().unwrap();
+        frame.events().map(|event| event.unwrap()).map(|event| (event.offset, event.data.to_vec())).collect::<Vec<_>>()
+    });
+    assert_eq!(frames[0], frames[1]);
+}
+
+#[test]
+fn nothing_is_accepted_without_room_and_nothing_changes_then() {
+    let mut group = Group::new(7, 0, GroupConfig::default());
+    let needs = produce_as(&mut group, 1, None, &[b"a"]).unwrap_err();
+    assert!(matches!(needs, NotAccepted::Needs(Need::Next(_))), "{needs:?}");
+    assert_eq!((group.next_offset(), group.last_entry), (0, 0));
+    group.log.allocated(0, 4096);
+    produce(&mut group, 1, &[b"a"]);
+    let large = vec![b'x'; 8192];
+    let needs = produce_as(&mut group, 1, None, &[&large]).unwrap_err();
+    assert!(matches!(needs, NotAccepted::Needs(Need::Next(length)) if length > 8192), "{needs:?}");
+    group.log.allocated(0, 16384);
+    assert_eq!(produce(&mut group, 1, &[&large]).first_offset, Some(1));
+}
+
+#[test]
+fn a_segment_is_sealed_by_size_and_by_age_and_replay_draws_the_same_boundaries() {
+    let config = GroupConfig { segment_max_bytes: 64 << 10, ..GroupConfig::default() };
+    let mut original = Group::new(7, 100, config);
+    let mut copy = Group::new(7, 100, config);
+    let data = vec![b'x'; 10_000];
+    let event = NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: &data };
+    let mut now_us = 1_000_000;
+    for entry in 1..40 {
+        for _ in 0..entry % 3 + 1 {
+            let batch = Batch { events: Events::New(&[event]), producer: None, expect_offset: None };
+            loop {
+                match original.accept(&batch, now_us, entry, FRAME_MAX) {
+                    Ok(_) => break,
+                    Err(NotAccepted::Needs(Need::Seal)) => panic!("one commit needs two segments"),
+                    Err(NotAccepted::Needs(need)) => {
+                        let length = original.log.allocation(need, config.segment_limits());
+                        let next = original.log.next_sequence();
+                        let sequence = if matches!(need, Need::Grow(_)) { next - 1 } else { next };
+                        original.log.allocated(sequence, length);
+                    }
+                    Err(refused) => panic!("{refused:?}"),
+                }
+            }
+        }
+        if entry == 28 {
+            now_us += config.segment_max_age.as_micros() as u64;
+        }
+        let count = original.log.seal(entry);
+        for frame in original.log.newest(count) {
+            let header = Frame::check(&frame.bytes).unwrap().unwrap().header;
+            copy.replay(&header, frame.bytes.clone(), entry).unwrap();
+        }
+    }
+    let segments = original.log.segments();
+    assert!(segments.len() > 10);
+    assert!(segments.iter().rev().skip(1).all(|segment| segment.sealed && segment.end <= 64 << 10));
+    assert!(segments.iter().any(|segment| segment.sealed && segment.end < 60_000), "one was sealed by age");
+    copy.recovered().unwrap();
+    assert_eq!(copy.log.segments(), segments);
+    assert_eq!(
+        (copy.next_offset(), copy.last_id(), copy.visible_next()),
+        (original.next_offset(), original.last_id(), original.next_offset())
+    );
+}
+
+#[test]
+fn a_record_comes_back() {
+    let mut group = group();
+    produce_as(&mut group, 1, Some(ProducerStamp { id: "p", epoch: 3, seq: 0 }), &[b"a"]).unwrap();
+    group.log.seal(1);
+    let mut bytes = Vec::new();
+    record::encode(&group, &mut bytes);
+    let mut restored = Group::restore(record::decode(&mut Fields::new(&bytes)).unwrap());
+    assert_eq!((restored.next_offset(), restored.last_id()), (1, group.last_id()));
+    assert_eq!(restored.log.segments(), group.log.segments());
+    let repeat = produce_as(&mut restored, 2, Some(ProducerStamp { id: "p", epoch: 3, seq: 0 }), &[b"a"]).unwrap();
+    assert_eq!((repeat.first_offset, repeat.stamps), (Some(0), None));
+}

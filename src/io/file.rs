@@ -1,0 +1,262 @@
+//! Files: the journal's direct files, segments, and the few steps that make a change of a directory durable.
+//!
+//! Blocking calls are for helper threads and start-up; the loop uses the `async` ones and [`SegmentFile::read_cached`].
+
+use super::buffer::AlignedBuffer;
+use super::ring;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::ReadWriteFlags;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Syncs a directory, so that files made, renamed or removed in it stay so.
+///
+/// # Errors
+/// The operating system's; final for whatever depends on the change.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A file of the journal: every write is durable when it completes (`O_DSYNC`), and bypasses the page cache where the
+/// file system can (`O_DIRECT`; tmpfs on old kernels cannot).
+#[derive(Clone)]
+pub struct JournalFile {
+    file: Arc<OwnedFd>,
+    /// Whether writes bypass the page cache.
+    pub direct: bool,
+}
+
+impl JournalFile {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::DSYNC;
+        let (file, direct) = match rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()) {
+            Ok(file) => (file, true),
+            Err(rustix::io::Errno::INVAL) => (rustix::fs::open(path, flags, Mode::empty())?, false),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { file: Arc::new(file), direct })
+    }
+
+    /// Creates the file with `length` zero bytes really written, so that later writes change no metadata.
+    ///
+    /// # Errors
+    /// The operating system's; a partial file is removed.
+    pub fn create(path: &Path, length: u64) -> io::Result<()> {
+        const PIECE: usize = 1 << 20;
+        let write = || -> io::Result<()> {
+            let file = File::create_new(path)?;
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
+            let zeros = vec![0; PIECE];
+            let mut position = 0;
+            while position < length {
+                let piece = (length - position).min(PIECE as u64) as usize;
+                std::os::unix::fs::FileExt::write_all_at(&file, &zeros[..piece], position)?;
+                position += piece as u64;
+            }
+            file.sync_all()
+        };
+        write().inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
+    }
+
+    /// Writes whole blocks at `position`; durable when it returns `Ok`.
+    pub async fn write(&self, buffer: AlignedBuffer, position: u64) -> (io::Result<()>, AlignedBuffer) {
+        ring::write_at(&self.file, buffer, position).await
+    }
+
+    /// [`write`](Self::write) for start-up and helper threads.
+    ///
+    /// # Errors
+    /// The operating system's; final for the shard.
+    pub fn write_blocking(&self, buffer: &[u8], position: u64) -> io::Result<()> {
+        match rustix::io::pwrite(&*self.file, buffer, position)? {
+            written if written == buffer.len() => Ok(()),
+            written => {
+                Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {} bytes written", buffer.len())))
+            }
+        }
+    }
+
+    /// Reads blocks at `position` into `buffer`; what lies behind the end of the file reads as zeros.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn read(&self, buffer: &mut AlignedBuffer, position: u64) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::io::pread(&*self.file, &mut buffer[filled..], position + filled as u64)? {
+                0 => {
+                    buffer[filled..].fill(0);
+                    break;
+                }
+                read => filled += read,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A segment: appended by a helper through the page cache, read by any core.
+#[derive(Clone, Debug)]
+pub struct SegmentFile(Arc<OwnedFd>);
+
+impl SegmentFile {
+    /// Creates (or, after a crash, takes over) the file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Self(Arc::new(rustix::fs::open(path, flags, Mode::from_raw_mode(0o640))?)))
+    }
+
+    /// Opens an existing file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(Arc::new(rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)))
+    }
+
+    /// Opens an existing file for reading alone.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn open_read_only(path: &Path) -> io::Result<Self> {
+        Ok(Self(Arc::new(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)))
+    }
+
+    /// Makes sure that the file's first `length` bytes have room on the disk.
+    ///
+    /// # Errors
+    /// `StorageFull` and the operating system's others.
+    pub fn allocate(&self, length: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(&*self.0, FallocateFlags::empty(), 0, length)?)
+    }
+
+    /// Gives back what lies behind `length`.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn truncate(&self, length: u64) -> io::Result<()> {
+        Ok(rustix::fs::ftruncate(&*self.0, length)?)
+    }
+
+    /// Length of the file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn length(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&*self.0)?.st_size as u64)
+    }
+
+    /// Writes all `pieces` one behind the other from `position` on, into the page cache.
+    ///
+    /// # Errors
+    /// The operating system's; final for the shard.
+    pub fn write(&self, pieces: &[impl AsRef<[u8]>], mut position: u64) -> io::Result<()> {
+        /// The kernel takes no more at once (`IOV_MAX`).
+        const PIECES_MAX: usize = 1024;
+        for pieces in pieces.chunks(PIECES_MAX) {
+            let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+            let mut rest = &mut slices[..];
+            while !rest.is_empty() {
+                match rustix::io::pwritev(&*self.0, rest, position)? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => {
+                        position += written as u64;
+                        IoSlice::advance_slices(&mut rest, written);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts writing `length` bytes at `position` to the disk and waits until they are out. It paces a large flush;
+    /// it makes nothing durable.
+    ///
+    /// # Errors
+    /// The operating system's; final for the shard.
+    pub fn write_out(&self, position: u64, length: u64) -> io::Result<()> {
+        const WAIT_BEFORE_WRITE_WAIT_AFTER: u32 = 7;
+        #[expect(unsafe_code, reason = "rustix has no sync_file_range")]
+        // SAFETY: the call takes no pointers; the descriptor is open.
+        let result = unsafe {
+            sync_file_range(self.0.as_raw_fd(), position as i64, length as i64, WAIT_BEFORE_WRITE_WAIT_AFTER)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// The operating system's. Final: a second try would say `Ok` for bytes that are gone.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&*self.0)?)
+    }
+
+    /// Reads up to `want` bytes at `position` if they are in the page cache, appended to `buffer`; `None` when they are not.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn read_cached(&self, buffer: &mut Vec<u8>, want: usize, position: u64) -> io::Result<Option<usize>> {
+        let start = buffer.len();
+        buffer.resize(start + want, 0);
+        let mut slices = [io::IoSliceMut::new(&mut buffer[start..])];
+        let result = rustix::io::preadv2(self.0.as_fd(), &mut slices, position, ReadWriteFlags::NOWAIT);
+        buffer.truncate(start + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(read) => Ok(Some(read)),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads up to `want` bytes at `position` through the ring, appended to `buffer`.
+    pub async fn read(&self, buffer: Vec<u8>, want: usize, position: u64) -> (io::Result<usize>, Vec<u8>) {
+        ring::read_at(&self.0, buffer, want, position).await
+    }
+
+    /// Reads `buffer.len()` bytes at `position`, or fewer at the end of the file.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn read_blocking(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::io::pread(&*self.0, &mut buffer[filled..], position + filled as u64)? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        Ok(filled)
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix has no sync_file_range")]
+unsafe extern "C" {
+    /// `sync_file_range(2)`.
+    fn sync_file_range(fd: i32, offset: i64, nbytes: i64, flags: u32) -> i32;
+}
+
+/// Creates or grows a file to at least `length` bytes that are allocated on the disk, and syncs it.
+///
+/// # Errors
+/// The operating system's.
+pub fn reserve_space(path: &Path, length: u64) -> io::Result<()> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    if file.metadata()?.len() < length {
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length)?;
+        file.sync_all()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! TCP: listeners that share a port between cores, and connections.
+//!
+//! An idle connection waits by poll and pins no receive buffer; bytes are then taken by one non-blocking receive.
+
+use super::ring;
+use rustix::event::PollFlags;
+use rustix::net::{RecvFlags, Shutdown};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Binds `address`; several listeners (one per core) may share it, and the kernel spreads connections over them.
+///
+/// # Errors
+/// The operating system's refusal: the address is taken, not ours, or privileged.
+pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether somebody already listens on `address`. (With a shared port the kernel would not say.)
+#[must_use]
+pub fn in_use(address: SocketAddr) -> bool {
+    let Ok(socket) = RawSocket::new(Domain::for_address(address), Type::STREAM.cloexec(), Some(Protocol::TCP)) else {
+        return false;
+    };
+    let refused = socket.set_reuse_address(true).and_then(|()| socket.bind(&address.into()));
+    refused.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// The address a listener was given, with the port the kernel chose for port 0.
+///
+/// # Errors
+/// When the descriptor is no socket.
+pub fn local_address(listener: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = rustix::net::getsockname(listener)?;
+    SocketAddr::try_from(address).map_err(|_| io::Error::other("not an internet address"))
+}
+
+/// Accepts connections on one core.
+pub struct Listener(Rc<OwnedFd>);
+
+impl Listener {
+    /// Takes over a bound socket.
+    #[must_use]
+    pub fn new(bound: OwnedFd) -> Self {
+        Self(Rc::new(bound))
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory, or a connection that was gone before it was accepted.
+    pub async fn accept(&self) -> io::Result<Socket> {
+        let accepted = ring::accept(&self.0).await?;
+        rustix::net::sockopt::set_tcp_nodelay(&accepted, true)?;
+        Ok(Socket(Rc::new(accepted)))
+    }
+
+    /// Ends a waiting [`accept`](Self::accept) and refuses further connections.
+    pub fn close(&self) {
+        let _ = rustix::net::shutdown(&*self.0, Shutdown::Both);
+    }
+}
+
+/// One connection. Dropping it shuts it down first, so that no pending poll keeps it open.
+pub struct Socket(Rc<OwnedFd>);
+
+impl Socket {
+    /// Completes when there is something to receive, the peer has closed, or the connection broke.
+    pub fn readable(&self) -> impl Future<Output = io::Result<u32>> + use<> {
+        ring::poll(&self.0, u32::from((PollFlags::IN | PollFlags::RDHUP).bits()))
+    }
+
+    /// Completes when the peer has gone: it closed (even only its sending side) or the connection broke.
+    pub fn hung_up(&self) -> impl Future<Output = io::Result<u32>> + use<> {
+        ring::poll(&self.0, u32::from(PollFlags::RDHUP.bits()))
+    }
+
+    /// Takes what has arrived, at most `want` bytes, and appends it to `buffer`; 0 when the peer has closed.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has arrived; a broken connection.
+    pub fn receive(&self, buffer: &mut Vec<u8>, want: usize) -> io::Result<usize> {
+        buffer.reserve(want);
+        let room = &mut buffer.spare_capacity_mut()[..want];
+        let ((filled, _), _) = rustix::net::recv(&*self.0, room, RecvFlags::DONTWAIT)?;
+        let received = filled.len();
+        let len = buffer.len() + received;
+        #[expect(unsafe_code, reason = "the kernel filled spare capacity")]
+        // SAFETY: `recv` initialised the first `received` bytes of the spare capacity.
+        unsafe {
+            buffer.set_len(len);
+        }
+        Ok(received)
+    }
+
+    /// Sends all of `buffer` and gives it back.
+    ///
+    /// # Errors
+    /// A broken connection, or one that was [shut down](Self::shutdown) meanwhile.
+    pub async fn send(&self, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let mut sent = 0;
+        while sent < buffer.len() {
+            let result;
+            (result, buffer) = ring::send(&self.0, buffer, sent).await;
+            match result {
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
+                Ok(more) => sent += more,
+                Err(error) => return (Err(error), buffer),
+            }
+        }
+        (Ok(()), buffer)
+    }
+
+    /// Says that no more will be sent.
+    pub fn shutdown_send(&self) {
+        let _ = rustix::net::shutdown(&*self.0, Shutdown::Write);
+    }
+
+    /// Ends both directions; whatever waits on this connection completes.
+    pub fn shutdown(&self) {
+        let _ = rustix::net::shutdown(&*self.0, Shutdown::Both);
+    }
+
+    /// Another handle to the same connection, for whoever must be able to end it.
+    #[must_use]
+    pub fn closer(&self) -> Closer {
+        Closer(Rc::downgrade(&self.0))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Ends a connection that somebody else owns, if it is still there.
+pub struct Closer(std::rc::Weak<OwnedFd>);
+
+impl Closer {
+    /// Ends both directions.
+    pub fn shutdown(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            let _ = rustix::net::shutdown(&*socket, Shutdown::Both);
+        }
+    }
+}

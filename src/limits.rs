@@ -1,0 +1,114 @@
+//! Every fixed bound of the broker, with its reason, proved against each other at compile time.
+//!
+//! What an operator may want to change is in `config`; what stands here is part of a format or keeps memory bounded.
+
+// ---- the journal
+
+/// Unit of direct writes; entries begin on a fresh one and are padded to it.
+pub const BLOCK_BYTES: usize = 4096;
+/// Smallest file of the journal ring.
+pub const JOURNAL_FILE_BYTES_MIN: u64 = 1 << 20;
+/// Fewest files of a ring: one being written, one linked after a cut, and two that wait for a checkpoint.
+pub const JOURNAL_FILES_MIN: u64 = 4;
+/// Commits of a shard that may be on their way to the disk at once; recovery relies on it being 2.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 2;
+/// Largest entry, header and padding included: what one commit may gather, and the memory of one write.
+pub const ENTRY_BYTES_MAX: usize = 20 << 20;
+
+// ---- frames
+
+/// A frame takes no further request beyond this, so that a reader checks and decodes small pieces.
+pub const FRAME_BYTES_SOFT_MAX: usize = 256 << 10;
+/// Largest body of a batch that a configuration may allow.
+pub const BATCH_BYTES_LIMIT: u64 = 16 << 20;
+/// Events in one batch.
+pub const EVENTS_PER_BATCH_MAX: usize = 100_000;
+/// Key of an event.
+pub const KEY_BYTES_MAX: usize = 1 << 10;
+/// Content type of an event.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// All headers of an event together, encoded.
+pub const EVENT_HEADERS_BYTES_MAX: usize = 8 << 10;
+/// Name that a producer gives itself.
+pub const PRODUCER_ID_BYTES_MAX: usize = 128;
+
+// ---- groups
+
+/// Name of a group as a caller may choose it; `.dead` still fits behind it in 128.
+pub const GROUP_NAME_BYTES_MAX: usize = 120;
+/// Producers remembered per group; the one that was quiet longest is forgotten first.
+pub const PRODUCERS_PER_GROUP_MAX: usize = 100_000;
+/// Answers remembered per producer for its repeated requests.
+pub const ANSWERS_PER_PRODUCER: usize = 64;
+/// A producer that was quiet for longer is forgotten.
+pub const PRODUCER_IDLE_US: u64 = 7 * 24 * 3600 * 1_000_000;
+
+// ---- segments
+
+/// First allocation of a segment; it doubles as the group grows, so that a quiet group costs kilobytes.
+pub const SEGMENT_FIRST_BYTES: u64 = 16 << 10;
+/// Smallest `segment.max_bytes` that a group may ask for.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Largest `segment.max_bytes`: places within a segment fit in 32 bits with room to spare.
+pub const SEGMENT_BYTES_LIMIT: u64 = 1 << 30;
+/// One index entry per this many bytes of a segment.
+pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
+/// A group's tail is moved to its segment once this much is pending.
+pub const FLUSH_BYTES: usize = 64 << 10;
+/// A flush is written out in pieces of this size, so that commits get the disk in between.
+pub const PACE_BYTES: u64 = 1 << 20;
+
+// ---- reading
+
+/// Bytes read from a segment, and sent to a reader, at once.
+pub const READ_PIECE_BYTES: usize = 256 << 10;
+/// Events of one finite answer.
+pub const READ_EVENTS_MAX: u64 = 10_000;
+/// Events of one finite answer when the caller does not say.
+pub const READ_EVENTS_DEFAULT: u64 = 1_000;
+/// Bytes of one finite answer.
+pub const READ_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of one finite answer when the caller does not say.
+pub const READ_BYTES_DEFAULT: u64 = 1 << 20;
+/// Longest wait of a long poll.
+pub const WAIT_SECONDS_MAX: u64 = 60;
+/// Groups on one page of a list.
+pub const GROUPS_PER_PAGE_MAX: usize = 1_000;
+
+// ---- requests
+
+/// Head of a request, from its first byte to its empty line; trailers of a chunked body have the same room.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Target (path and query) of a request.
+pub const TARGET_BYTES_MAX: usize = 8 << 10;
+/// Header fields of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Extensions of one chunk; nobody reads them.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// Nesting of a JSON value: inside the three levels of an answer it stays below the 128 at which parsers give up.
+pub const JSON_DEPTH_MAX: u32 = 120;
+
+// ---- connections
+
+/// Bytes received at once while requests are small.
+pub const RECEIVE_BYTES: usize = 16 << 10;
+/// Receive buffers kept for the next receive, per core.
+pub const RECEIVE_BUFFERS_KEPT: usize = 256;
+/// What a client still sends after a refusal is discarded up to here.
+pub const LINGER_BYTES: usize = 1 << 20;
+/// And for this long.
+pub const LINGER_TIME: std::time::Duration = std::time::Duration::from_secs(1);
+
+const _: () = {
+    assert!(
+        BATCH_BYTES_LIMIT as usize + EVENTS_PER_BATCH_MAX * 32 + 2 * BLOCK_BYTES <= ENTRY_BYTES_MAX,
+        "a batch fits an entry"
+    );
+    assert!(SEGMENT_BYTES_LIMIT <= u32::MAX as u64 / 2, "a place in a segment fits 32 bits");
+    assert!(FRAME_BYTES_SOFT_MAX <= READ_PIECE_BYTES, "an ordinary frame is read in one piece");
+    assert!(SEGMENT_FIRST_BYTES <= SEGMENT_BYTES_MIN, "a segment can begin");
+    assert!(EVENT_HEADERS_BYTES_MAX <= u16::MAX as usize, "an event's headers fit 16 bits");
+    assert!(KEY_BYTES_MAX <= u16::MAX as usize, "a key fits 16 bits");
+    assert!(PRODUCER_ID_BYTES_MAX <= u8::MAX as usize, "a producer's id fits 8 bits");
+    assert!(JOURNAL_FILE_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64), "files are whole blocks");
+};

@@ -1,0 +1,207 @@
+//! The sparse index of a segment: one entry per 64 KiB, sorted by offset, time and place at once.
+//!
+//! A sealed segment carries it as a footer behind its frames:
+//!
+//! ```text
+//! entries: offset 8 · received 8 · position 4 each
+//! trailer: entries 4 · events 8 · first received 8 · last received 8 · frames end 4 · CRC-32 of the entries 4
+//!          · magic "EDIX" 4 · CRC-32 of the 40 bytes before 4
+//! ```
+//!
+//! A footer saves reading; it is never trusted over frames: whoever seeks checks the frame it finds there, and a missing
+//! or damaged footer is made again by reading the segment.
+
+use super::frame::FrameHeader;
+use super::wire::{Fields, Malformed};
+use crate::limits::INDEX_STRIDE_BYTES;
+
+/// Length of a footer's trailer.
+pub const TRAILER_BYTES: usize = 44;
+
+const ENTRY_BYTES: usize = 20;
+const MAGIC: [u8; 4] = *b"EDIX";
+
+/// One place in a segment where a frame begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// Offset of the frame's first event.
+    pub offset: u64,
+    /// `received` of the frame's first event, µs.
+    pub received_us: u64,
+    /// Where the frame begins in the file.
+    pub position: u32,
+}
+
+/// Where to start reading a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SegmentIndex {
+    entries: Vec<IndexEntry>,
+}
+
+impl SegmentIndex {
+    /// Takes note of a frame at `position`; frames come in ascending order.
+    pub fn note(&mut self, header: &FrameHeader, position: u64) {
+        let far = |last: &IndexEntry| position - u64::from(last.position) >= INDEX_STRIDE_BYTES;
+        if self.entries.last().is_none_or(far) {
+            self.entries.push(IndexEntry {
+                offset: header.first_offset,
+                received_us: header.first_received_us,
+                position: position as u32,
+            });
+        }
+    }
+
+    /// Position of a frame at or before the one that holds `offset`; `None` when the index begins behind it.
+    #[must_use]
+    pub fn seek(&self, offset: u64) -> Option<u64> {
+        let behind = self.entries.partition_point(|entry| entry.offset <= offset);
+        Some(u64::from(self.entries[behind.checked_sub(1)?].position))
+    }
+
+    /// Position and offset of a frame such that no event before it was received at or after `received_us`.
+    #[must_use]
+    pub fn seek_time(&self, received_us: u64) -> Option<(u64, u64)> {
+        // Equal times may begin in the frame before, so go back to the last entry that is strictly earlier.
+        let behind = self.entries.partition_point(|entry| entry.received_us < received_us);
+        let entry = &self.entries[behind.checked_sub(1)?];
+        Some((u64::from(entry.position), entry.offset))
+    }
+
+    /// Position of the first frame that is known.
+    #[must_use]
+    pub fn first_position(&self) -> Option<u64> {
+        self.entries.first().map(|entry| u64::from(entry.position))
+    }
+
+    /// Puts the index of the frames before this index's first in front of it.
+    pub fn prepend(&mut self, mut earlier: Self) {
+        earlier.entries.append(&mut self.entries);
+        self.entries = earlier.entries;
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<IndexEntry>()
+    }
+
+    /// The footer of a sealed segment whose frames end at `frames_end`.
+    #[must_use]
+    pub fn footer(&self, summary: &Summary) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.entries.len() * ENTRY_BYTES + TRAILER_BYTES);
+        for entry in &self.entries {
+            out.extend_from_slice(&entry.offset.to_le_bytes());
+            out.extend_from_slice(&entry.received_us.to_le_bytes());
+            out.extend_from_slice(&entry.position.to_le_bytes());
+        }
+        let entries_crc = crc32fast::hash(&out);
+        let trailer_start = out.len();
+        out.extend_from_slice(&(self.entries.len() as u32).to_le_bytes());
+        out.extend_from_slice(&summary.events.to_le_bytes());
+        out.extend_from_slice(&summary.first_received_us.to_le_bytes());
+        out.extend_from_slice(&summary.last_received_us.to_le_bytes());
+        out.extend_from_slice(&(summary.frames_end as u32).to_le_bytes());
+        out.extend_from_slice(&entries_crc.to_le_bytes());
+        out.extend_from_slice(&MAGIC);
+        let crc = crc32fast::hash(&out[trailer_start..]);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a footer from the bytes behind the frames.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn from_footer(footer: &[u8]) -> Result<(Self, Summary), Malformed> {
+        let split = footer.len().checked_sub(TRAILER_BYTES).ok_or(Malformed("the segment has no footer"))?;
+        let (entries, trailer) = footer.split_at(split);
+        if trailer[TRAILER_BYTES - 4..] != crc32fast::hash(&trailer[..TRAILER_BYTES - 4]).to_le_bytes() {
+            return Err(Malformed("the segment's footer is damaged"));
+        }
+        let mut fields = Fields::new(trailer);
+        let count = fields.u32()?;
+        let summary = Summary {
+            events: fields.u64()?,
+            first_received_us: fields.u64()?,
+            last_received_us: fields.u64()?,
+            frames_end: u64::from(fields.u32()?),
+        };
+        let entries_crc = fields.u32()?;
+        if fields.bytes(4)? != MAGIC
+            || entries.len() != count as usize * ENTRY_BYTES
+            || crc32fast::hash(entries) != entries_crc
+        {
+            return Err(Malformed("the segment's footer is damaged"));
+        }
+        let mut fields = Fields::new(entries);
+        let entry = |_| Ok(IndexEntry { offset: fields.u64()?, received_us: fields.u64()?, position: fields.u32()? });
+        Ok((Self { entries: (0..count).map(entry).collect::<Result<_, Malformed>>()? }, summary))
+    }
+}
+
+/// What a sealed segment holds, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Events.
+    pub events: u64,
+    /// `received` of the first, µs.
+    pub first_received_us: u64,
+    /// `received` of the last, µs.
+    pub last_received_us: u64,
+    /// Where the frames end and the footer begins.
+    pub frames_end: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::frame::FrameBuilder;
+
+    fn header(first_offset: u64, received_us: u64) -> FrameHeader {
+        let mut builder = FrameBuilder::new(1, first_offset, false, 0);
+        builder.begin_request(None, received_us, 0);
+        builder.end_request(1);
+        builder.finish().0
+    }
+
+    fn sample() -> SegmentIndex {
+        let mut index = SegmentIndex::default();
+        for frame in 0..100_u64 {
+            // Times stand still for ten frames, so equal times span index entries.
+            index.note(&header(1000 + frame, frame / 10 * 100), 64 + frame * 10_000);
+        }
+        index
+    }
+
+    #[test]
+    fn a_seek_never_lands_behind_its_target() {
+        let index = sample();
+        assert!(index.entries.len() > 10 && index.entries.len() < 20, "one entry per 64 KiB");
+        assert_eq!(index.seek(999), None);
+        for offset in 1000..1100 {
+            let position = index.seek(offset).unwrap();
+            let frame = (position - 64) / 10_000;
+            assert!(frame + 1000 <= offset && offset - (frame + 1000) < 7, "{offset} found frame {frame}");
+        }
+        assert_eq!(index.seek_time(0), None, "nothing is strictly earlier");
+        for received in [1, 100, 101, 500, 900, 10_000] {
+            let (_, offset) = index.seek_time(received).unwrap();
+            let first = (0..100).find(|frame| frame / 10 * 100 >= received).map_or(1100, |frame| 1000 + frame);
+            assert!(offset <= first, "time {received}: {offset} is behind {first}");
+        }
+    }
+
+    #[test]
+    fn a_footer_comes_back_and_damage_is_seen() {
+        let index = sample();
+        let summary = Summary { events: 100, first_received_us: 0, last_received_us: 900, frames_end: 1_000_064 };
+        let footer = index.footer(&summary);
+        assert_eq!(SegmentIndex::from_footer(&footer), Ok((index, summary)));
+        for bit in (0..footer.len() * 8).step_by(7) {
+            let mut hurt = footer.clone();
+            hurt[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentIndex::from_footer(&hurt).is_err(), "bit {bit}");
+        }
+        assert!(SegmentIndex::from_footer(&footer[1..]).is_err());
+    }
+}

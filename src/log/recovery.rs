@@ -1,0 +1,191 @@
+//! Walking a journal after a start: which entries count, whether the end is a clean end, a torn tail, or damage.
+//!
+//! An entry counts when it stands where the chain expects it: right address, next index, checksum of the entry before,
+//! and its own checksums. The chain goes on behind the last entry or at the beginning of the next file. Where it ends,
+//! the rest of the ring is searched for entries of this lap: if one of them knew a later index to be durable, something
+//! that may have been answered is missing, and that is damage. Otherwise what stands behind the end was never answered,
+//! and is cut: the next entry then begins a fresh file.
+
+use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, Parts};
+use super::journal::{JournalHead, Ring};
+use super::state::Checkpoint;
+use super::wire::Malformed;
+use crate::io::buffer::AlignedBuffer;
+use crate::limits::BLOCK_BYTES;
+use std::io;
+use thiserror::Error;
+
+/// Bytes of the journal read at once.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// Where a journal's bytes come from: `(slot, position in its file, buffer to fill)`.
+pub type Read<'r> = dyn FnMut(usize, u64, &mut AlignedBuffer) -> io::Result<()> + 'r;
+
+/// Why a journal cannot be recovered.
+#[derive(Debug, Error)]
+pub enum JournalFault {
+    /// The disk.
+    #[error("the journal cannot be read at address {address}: {cause}")]
+    Unreadable {
+        /// Address in the endless journal.
+        address: u64,
+        /// The operating system's error.
+        cause: io::Error,
+    },
+    /// A whole entry that makes no sense here.
+    #[error("journal entry {index} at address {address} cannot be applied: {cause}")]
+    Unusable {
+        /// Index of the entry.
+        index: u64,
+        /// Its address.
+        address: u64,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// How the journal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing stands behind the last entry.
+    Clean,
+    /// Something that was never answered stands behind the last entry.
+    Torn,
+    /// Entry `index`, which may have been answered, is missing or damaged.
+    Damaged {
+        /// The first entry that does not count.
+        index: u64,
+        /// Where it was expected.
+        address: u64,
+    },
+}
+
+/// What a walk found.
+pub struct Walked {
+    /// Where the journal goes on.
+    pub head: JournalHead,
+    /// How it ended.
+    pub end: End,
+    /// Entries that were applied.
+    pub entries: u64,
+}
+
+struct Window<'r, 'f> {
+    ring: Ring,
+    read: &'r mut Read<'f>,
+    start: u64,
+    buffer: AlignedBuffer,
+}
+
+impl Window<'_, '_> {
+    /// `length` bytes at `address`, fewer at the end of the file.
+    fn at(&mut self, address: u64, length: u64) -> Result<&[u8], JournalFault> {
+        let left = self.ring.file_bytes - address % self.ring.file_bytes;
+        let length = length.min(left);
+        let end = self.start + self.buffer.len() as u64;
+        if address < self.start || address + length > end {
+            let (slot, position) = self.ring.place(address);
+            self.buffer = AlignedBuffer::zeroed(length.max(WINDOW_BYTES).min(left) as usize);
+            self.start = address;
+            (self.read)(slot, position, &mut self.buffer)
+                .map_err(|cause| JournalFault::Unreadable { address, cause })?;
+        }
+        let from = (address - self.start) as usize;
+        Ok(&self.buffer[from..from + length as usize])
+    }
+
+    /// The whole entry that claims to stand at `address`.
+    fn entry(&mut self, address: u64) -> Result<Candidate<'_>, JournalFault> {
+        let header = match EntryHeader::decode(self.at(address, BLOCK_BYTES as u64)?) {
+            Ok(header) if header.address == address => header,
+            _ => return Ok(Candidate::None),
+        };
+        let bytes = self.at(address, header.disk_bytes())?;
+        if header.parts(bytes).is_err() {
+            return Ok(Candidate::Torn);
+        }
+        Ok(Candidate::Whole(header, bytes))
+    }
+}
+
+enum Candidate<'b> {
+    /// Zeros, bytes of an entry's middle, an entry of an earlier lap, or anything else.
+    None,
+    /// The header of an entry of this lap, without its parts.
+    Torn,
+    /// An entry of this lap.
+    Whole(EntryHeader, &'b [u8]),
+}
+
+/// Applies every entry behind `checkpoint` in order.
+///
+/// # Errors
+/// When the disk cannot be read, or `apply` refuses an entry.
+pub fn walk(
+    ring: Ring,
+    shard: u16,
+    checkpoint: &Checkpoint,
+    needed_from: u64,
+    read: &mut Read<'_>,
+    mut apply: impl FnMut(&EntryHeader, Parts<'_>) -> Result<(), String>,
+) -> Result<Walked, JournalFault> {
+    let mut head = JournalHead::new(ring, checkpoint.next_address, checkpoint.index + 1, checkpoint.crc, needed_from);
+    let mut window = Window { ring, read, start: 0, buffer: AlignedBuffer::default() };
+    let mut entries = 0;
+    while let Some(address) = next(&mut window, shard, &head)? {
+        let Candidate::Whole(header, bytes) = window.entry(address)? else { unreachable!("it was just there") };
+        let parts = header.parts(bytes).map_err(|Malformed(cause)| cause.to_owned());
+        parts.and_then(|parts| apply(&header, parts)).map_err(|cause| JournalFault::Unusable {
+            index: header.index,
+            address,
+            cause,
+        })?;
+        head.advance(address, header.disk_bytes(), header.crc);
+        entries += 1;
+    }
+    let end = end(&mut window, shard, &head, needed_from)?;
+    Ok(Walked { head, end, entries })
+}
+
+/// Address of the entry that continues the chain.
+fn next(window: &mut Window<'_, '_>, shard: u16, head: &JournalHead) -> Result<Option<u64>, JournalFault> {
+    let at_end = head.next_address.is_multiple_of(window.ring.file_bytes);
+    let here = (!at_end).then_some(head.next_address);
+    for address in here.into_iter().chain([head.next_file_address()]) {
+        if let Candidate::Whole(header, _) = window.entry(address)?
+            && (header.shard, header.index, header.previous_crc) == (shard, head.next_index, head.previous_crc)
+        {
+            return Ok(Some(address));
+        }
+    }
+    Ok(None)
+}
+
+/// Searches the rest of the ring for what stands behind the last entry.
+fn end(window: &mut Window<'_, '_>, shard: u16, head: &JournalHead, needed_from: u64) -> Result<End, JournalFault> {
+    let ring = window.ring;
+    let mut end = End::Clean;
+    let mut address = head.next_address;
+    let behind = ring.file_start(needed_from) + ring.bytes();
+    while address < behind {
+        let step = match window.entry(address)? {
+            Candidate::Torn => {
+                end = End::Torn;
+                BLOCK_BYTES as u64
+            }
+            Candidate::Whole(header, _) if header.shard == shard && header.index >= head.next_index => {
+                if header.durable_upto >= head.next_index {
+                    return Ok(End::Damaged { index: head.next_index, address: head.next_address });
+                }
+                end = End::Torn;
+                header.disk_bytes().max(BLOCK_BYTES as u64)
+            }
+            Candidate::None | Candidate::Whole(..) => BLOCK_BYTES as u64,
+        };
+        address += step;
+    }
+    Ok(end)
+}
+
+/// The smallest read that can hold an entry's header.
+const _: () = assert!(ENTRY_HEADER_BYTES <= BLOCK_BYTES);

@@ -1,0 +1,70 @@
+//! Reading a segment from one frame to the next: for an index that is missing, and for `verify`.
+
+use super::frame::Frame;
+use super::index::SegmentIndex;
+use crate::io::file::SegmentFile;
+use crate::limits::READ_PIECE_BYTES;
+use std::io;
+use thiserror::Error;
+
+/// A segment that cannot be read on.
+#[derive(Debug, Error)]
+#[error("at byte {position}: {cause}")]
+pub struct ScanFault {
+    /// Where the frame that could not be read begins.
+    pub position: u64,
+    /// What is wrong with it.
+    pub cause: String,
+}
+
+/// Visits every frame that begins in `from..end`, checked, with its position. Blocks: for helper threads.
+///
+/// # Errors
+/// The first frame that is damaged or cannot be read.
+pub fn scan(
+    file: &SegmentFile,
+    from: u64,
+    end: u64,
+    mut visit: impl FnMut(u64, &Frame<'_>) -> Result<(), String>,
+) -> Result<(), ScanFault> {
+    let mut position = from;
+    let mut want = READ_PIECE_BYTES;
+    let mut buffer = vec![0; want];
+    while position < end {
+        let fault = |cause: String| ScanFault { position, cause };
+        let limit = want.min((end - position) as usize);
+        buffer.resize(buffer.len().max(limit), 0);
+        let read =
+            file.read_blocking(&mut buffer[..limit], position).map_err(|error: io::Error| fault(error.to_string()))?;
+        let mut used = 0;
+        loop {
+            let at = position + used as u64;
+            let frame = Frame::check(&buffer[used..read])
+                .map_err(|malformed| ScanFault { position: at, cause: malformed.to_string() })?;
+            let Some(frame) = frame else { break };
+            visit(at, &frame).map_err(|cause| ScanFault { position: at, cause })?;
+            used += frame.bytes.len();
+        }
+        if used == 0 {
+            if read < want {
+                return Err(fault("a frame is cut".into()));
+            }
+            want *= 2;
+        }
+        position += used as u64;
+    }
+    Ok(())
+}
+
+/// The index of the frames in `from..end`. Blocks: for helper threads.
+///
+/// # Errors
+/// The first frame that is damaged or cannot be read.
+pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, ScanFault> {
+    let mut index = SegmentIndex::default();
+    scan(file, from, end, |position, frame| {
+        index.note(&frame.header, position);
+        Ok(())
+    })?;
+    Ok(index)
+}

@@ -1,0 +1,269 @@
+//! Threads, listening, signals, drain: how the broker starts and how it ends.
+//!
+//! ```text
+//! main thread   checks the machine, opens the data directory, starts a thread per core, waits for signals
+//! core thread   recovers its shards ─▶ listens ─▶ serves ─▶ drains ─▶ ends
+//! ```
+//!
+//! Shard 0 recovers first, for it owns the table that the others need. When told to end, cores stop accepting, let live
+//! readers go, answer what they have taken, write what is open, and end the process; a second signal ends it at once.
+
+mod connection;
+mod core;
+
+use self::core::{Core, Report};
+use crate::api::Broker;
+use crate::config::Config;
+use crate::io::{ring, socket, system};
+use crate::log::journal::Ring;
+use crate::log::recovery::End;
+use crate::shard::directory::Directory;
+use crate::shard::init::{self, DirectoryFault};
+use crate::shard::peers::{self, Address};
+use crate::shard::recover::{RecoverFault, Recovered};
+use crate::stats::Stats;
+use crate::units::{print_size, rough_size};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// Fewer open files than this are worth a warning.
+const OPEN_FILES_COMFORTABLE: u64 = 65_536;
+
+/// What a start is told besides the configuration.
+pub struct Start {
+    /// Called once the broker takes requests.
+    pub on_ready: Box<dyn FnOnce(&Ready) + Send>,
+}
+
+/// What a started broker has to say.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where its data is.
+    pub data: PathBuf,
+    /// What an operator wants to see at a start: name and value.
+    pub facts: Vec<(String, String)>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+    /// From start to ready.
+    pub took: Duration,
+}
+
+/// Why the broker does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The machine lacks something.
+    #[error("{0}")]
+    Machine(#[from] io::Error),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {cause}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryFault),
+    /// A shard cannot be recovered.
+    #[error(transparent)]
+    Recover(#[from] RecoverFault),
+    /// A core's thread died.
+    #[error("a core's thread ended unexpectedly")]
+    Core,
+}
+
+/// Runs the broker until it is told to end.
+///
+/// # Errors
+/// Why it does not start, or that it died.
+pub fn run(config: Config, start: Start) -> Result<(), StartError> {
+    let began = Instant::now();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    ring::probe()?;
+    let open_files = system::raise_open_files();
+    let (cpus, mask) = system::cpus()?;
+    let cores = if config.cores == 0 { cpus.len() } else { config.cores };
+    let listeners = listen(&config.listen, cores)?;
+    let listen: Vec<SocketAddr> = listeners[0].iter().map(socket::local_address).collect::<io::Result<_>>()?;
+
+    let shards = if config.shards == 0 { cores } else { config.shards };
+    let ring = new_ring(&config, shards)?;
+    let directory = init::open(&config.data, shards as u16, ring)?;
+    let layout = directory.layout.clone();
+    let mut warnings = Vec::new();
+    if open_files < OPEN_FILES_COMFORTABLE {
+        warnings.push(format!("only {open_files} files may be open (ulimit -n): many groups or connections need more"));
+    }
+    if cores > cpus.len() {
+        warnings.push(format!("{cores} cores were asked for, {} are there: threads share them", cpus.len()));
+    }
+
+    let broker = Arc::new(Broker {
+        stats: Stats::default(),
+        draining: AtomicBool::new(false),
+        started: began,
+        data: config.data.clone(),
+        config,
+    });
+    let owners: Vec<usize> = (0..usize::from(layout.shards)).map(|shard| shard % cores).collect();
+    let (addresses, mailboxes): (Vec<Address>, Vec<_>) =
+        (0..cores).map(|_| peers::mailbox(broker.config.limits.queue)).unzip();
+    let (drain, draining) = watch::channel(false);
+    let (reports, reported) = mpsc::channel();
+    let groups = Arc::new(Directory::default());
+    let serving = Arc::new(AtomicUsize::new(cores));
+    let mut threads = Vec::new();
+    let mut go = Vec::new();
+    let mut table = None;
+    let mut recovered: Vec<Recovered> = Vec::new();
+    for (number, (mailbox, listeners)) in mailboxes.into_iter().zip(listeners).enumerate() {
+        let (start, started) = mpsc::channel::<()>();
+        let core = Core {
+            number,
+            cpu: cpus[number % cpus.len()],
+            mask,
+            broker: Arc::clone(&broker),
+            layout: layout.clone(),
+            owners: owners.clone(),
+            addresses: addresses.clone(),
+            mailbox,
+            listeners,
+            groups: Arc::clone(&groups),
+            table: table.clone(),
+            draining: draining.clone(),
+            serving: Arc::clone(&serving),
+            reports: reports.clone(),
+            go: started,
+        };
+        threads.push(std::thread::Builder::new().name(format!("core-{number}")).spawn(move || core.run())?);
+        go.push(start);
+        // Core 0 owns shard 0; the table it recovers is what the others begin with.
+        match reported.recv().map_err(|_| StartError::Core)? {
+            Report::Recovered { shards, table: found } => {
+                recovered.extend(shards);
+                table = table.or(Some(Arc::new(found)));
+            }
+            Report::Failed(fault) => return Err(fault.into()),
+        }
+    }
+    go.iter().for_each(|start| {
+        let _ = start.send(());
+    });
+    for found in &recovered {
+        warnings.extend(found.warnings.iter().cloned());
+    }
+    let ready = Ready {
+        facts: facts(&broker, &listen, &recovered, cores, directory.new, open_files, ring),
+        listen,
+        data: broker.data.clone(),
+        warnings,
+        took: began.elapsed(),
+    };
+    (start.on_ready)(&ready);
+
+    std::thread::spawn(move || {
+        let mut told = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => tracing::info!("nothing of this configuration can be reloaded: restart the broker"),
+                _ if told => std::process::exit(130),
+                _ => {
+                    told = true;
+                    broker.draining.store(true, Ordering::Relaxed);
+                    tracing::info!("draining: no new connections, commits finish");
+                    let _ = drain.send(true);
+                }
+            }
+        }
+    });
+    for thread in threads {
+        thread.join().map_err(|_| StartError::Core)?;
+    }
+    tracing::info!("ended: everything that was answered is on the disk");
+    drop(directory);
+    Ok(())
+}
+
+/// One listener per address for each core.
+fn listen(addresses: &[SocketAddr], cores: usize) -> Result<Vec<Vec<OwnedFd>>, StartError> {
+    let mut listeners: Vec<Vec<OwnedFd>> = (0..cores).map(|_| Vec::new()).collect();
+    for &address in addresses {
+        let failed = |cause| StartError::Listen { address, cause };
+        if address.port() != 0 && socket::in_use(address) {
+            return Err(failed(io::ErrorKind::AddrInUse.into()));
+        }
+        let mut bound = address;
+        for core in &mut listeners {
+            let listener = socket::bind(bound).map_err(failed)?;
+            bound = socket::local_address(&listener).map_err(failed)?;
+            core.push(listener);
+        }
+    }
+    Ok(listeners)
+}
+
+/// The journal a new data directory would get: smaller on a small disk.
+fn new_ring(config: &Config, shards: usize) -> Result<Ring, StartError> {
+    std::fs::create_dir_all(&config.data).map_err(|cause| DirectoryFault::Io { path: config.data.clone(), cause })?;
+    let space = system::disk_space(&config.data)?;
+    let journal = config.journal.ring(shards, space.total);
+    Ok(Ring { file_bytes: journal.file_bytes, files: journal.files as u64 })
+}
+
+fn facts(
+    broker: &Broker,
+    listen: &[SocketAddr],
+    recovered: &[Recovered],
+    cores: usize,
+    new: bool,
+    open_files: u64,
+    ring: Ring,
+) -> Vec<(String, String)> {
+    let space = system::disk_space(&broker.data).map_or_else(
+        |error| error.to_string(),
+        |space| format!("{} free of {}", rough_size(space.free), rough_size(space.total)),
+    );
+    let entries: u64 = recovered.iter().map(|found| found.entries).sum();
+    let groups: usize = recovered.iter().map(|found| found.groups).sum();
+    let longest = recovered.iter().map(|found| found.took).max().unwrap_or_default();
+    let cut = recovered.iter().filter(|found| found.end == End::Torn).count();
+    let direct = recovered.iter().all(|found| found.direct);
+    let mut state = match new {
+        true => "a new data directory".to_owned(),
+        false => format!("{groups} groups, {entries} journal entries applied in {:.3} s", longest.as_secs_f64()),
+    };
+    if cut > 0 {
+        state.push_str(", a torn end that was never answered was cut");
+    }
+    let way =
+        if direct { "O_DIRECT, O_DSYNC" } else { "O_DSYNC through the page cache: this file system has no O_DIRECT" };
+    let addresses: Vec<String> = listen.iter().map(|address| format!("http://{address}")).collect();
+    [
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("kernel", system::kernel()),
+        ("io_uring", ring::FLAGS.to_owned()),
+        ("cores", format!("{cores} (one thread each), {} shards", recovered.len())),
+        ("open files", open_files.to_string()),
+        ("data", format!("{} ({space})", broker.data.display())),
+        ("journal", format!("{} × {} a shard, {way}", ring.files, print_size(ring.file_bytes))),
+        ("recovered", state),
+        ("promise", "an answer means durable: written and synced before it is given".to_owned()),
+        ("tokens", "off: everybody who reaches the address may do everything".to_owned()),
+        ("listening", addresses.join(", ")),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
+}

@@ -1,0 +1,495 @@
+//! Starting a shard: newest valid state file, journal entries behind it applied again, leftovers removed.
+//!
+//! Whatever a segment holds behind its recorded end is ignored and written again from the journal. A damaged state file
+//! costs a longer replay; none at all, and the shard refuses to start: a position is never read as 0. A damaged journal
+//! leaves the shard readable up to the damage, and refuses writes.
+
+use super::init::{Layout, journal_path, shard_directory};
+use super::space::segment_header;
+use super::{Fault, Member, Settings, Shard, State};
+use crate::group::Group;
+use crate::group::record;
+use crate::group::table::{Removed, Table, TableGroup};
+use crate::io::clock::Clock;
+use crate::io::file::{JournalFile, SegmentFile};
+use crate::io::helper::Helper;
+use crate::limits::{BLOCK_BYTES, ENTRY_BYTES_MAX};
+use crate::log::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, PartKind, Parts};
+use crate::log::file_header::{FileHeader, FileKind};
+use crate::log::frame::FrameHeader;
+use crate::log::journal::Ring;
+use crate::log::recovery::{self, End, JournalFault};
+use crate::log::segment::{self, SEGMENT_START};
+use crate::log::state::{self as state_file, Checkpoint, RecordKind, State as StateFile};
+use crate::log::wire::Fields;
+use crate::stats::ShardStats;
+use bytes::Bytes;
+use hashlink::{LinkedHashMap, LruCache};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+/// Why a shard cannot be started.
+#[derive(Debug, Error)]
+pub enum RecoverFault {
+    /// The operating system refused.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A file that belongs to somebody else, or is damaged.
+    #[error("{path}: {cause}")]
+    BadFile {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// No generation of the state file can be read.
+    #[error(
+        "position_damaged: neither {directory}/state.a ({first}) nor state.b ({second}) can be used: \
+         restore the directory from a backup"
+    )]
+    NoState {
+        /// The shard's directory.
+        directory: PathBuf,
+        /// What is wrong with the one.
+        first: String,
+        /// What is wrong with the other.
+        second: String,
+    },
+    /// The journal cannot be replayed.
+    #[error("{directory}: {cause}")]
+    Journal {
+        /// The shard's directory.
+        directory: PathBuf,
+        /// Why.
+        cause: JournalFault,
+    },
+}
+
+/// What a start found and did.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The shard.
+    pub shard: u16,
+    /// Groups.
+    pub groups: usize,
+    /// Journal entries applied again.
+    pub entries: u64,
+    /// How the journal ended.
+    pub end: End,
+    /// What else should be told.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether the journal bypasses the page cache.
+    pub direct: bool,
+}
+
+/// What a shard's files say, before anything is changed.
+pub(super) struct Examined {
+    pub(super) groups: HashMap<u32, Group>,
+    pub(super) table: Table,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) walked: recovery::Walked,
+    pub(super) warnings: Vec<String>,
+    files: Vec<JournalFile>,
+    dirty: Dirty,
+}
+
+type Dirty = LinkedHashMap<(u32, u32), SegmentFile>;
+
+/// What one shard was before the journal is replayed.
+struct Before {
+    checkpoint: Checkpoint,
+    needed_from: u64,
+    groups: HashMap<u32, Group>,
+    table: Table,
+    warnings: Vec<String>,
+}
+
+/// Reads a shard: state file, then the journal behind it. `table` holds the groups of the table that live in it; shard 0
+/// brings its own. Replayed frames stay in memory up to `tail_memory` bytes and go to their segments beyond.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(super) fn examine(
+    layout: &Layout,
+    number: u16,
+    table: Option<&[TableGroup]>,
+    tail_memory: usize,
+) -> Result<Examined, RecoverFault> {
+    let directory = shard_directory(&layout.path, number);
+    let before = load(layout, number, &directory)?;
+    let files = open_journal(layout, number, &directory)?;
+    let mut replay = Replay {
+        groups: before.groups,
+        table: before.table,
+        segments: directory.join("segments"),
+        tail_bytes: 0,
+        tail_memory,
+        dirty: Dirty::new(),
+    };
+    let own: Vec<TableGroup> = replay.table.groups().filter(|group| group.shard == number).cloned().collect();
+    table.unwrap_or(&own).iter().for_each(|group| replay.open(group));
+    let mut read = |slot: usize, position: u64, buffer: &mut _| files[slot].read(buffer, position);
+    let walked =
+        recovery::walk(layout.ring, number, &before.checkpoint, before.needed_from, &mut read, |header, parts| {
+            replay.apply(number, header, parts)
+        });
+    let walked = walked.map_err(|cause| RecoverFault::Journal { directory: directory.clone(), cause })?;
+    let Replay { mut groups, table: own_table, dirty, .. } = replay;
+    // A group that is out of the table was removed; only its files may be left.
+    let named: HashSet<u32> = match table {
+        Some(groups) => groups.iter().map(|group| group.number).collect(),
+        None => own_table.groups().map(|group| group.number).collect(),
+    };
+    groups.retain(|number, _| named.contains(number));
+    for group in groups.values_mut() {
+        group.recovered().map_err(|cause| RecoverFault::BadFile { path: directory.clone(), cause })?;
+    }
+    let Before { checkpoint, warnings, .. } = Before { groups: HashMap::new(), table: Table::default(), ..before };
+    Ok(Examined { groups, table: own_table, checkpoint, walked, warnings, files, dirty })
+}
+
+/// Starts a shard. Blocks: before the loop runs.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn recover(
+    layout: &Layout,
+    number: u16,
+    settings: Settings,
+    table: Option<&[TableGroup]>,
+    cpus: &rustix::thread::CpuSet,
+    stats: ShardStats,
+) -> Result<(Rc<Shard>, Recovered), RecoverFault> {
+    let started = Instant::now();
+    let directory = shard_directory(&layout.path, number);
+    let io = |cause: io::Error| RecoverFault::Io { path: directory.clone(), cause };
+    let Examined { mut groups, table, checkpoint, walked, mut warnings, files, dirty } =
+        examine(layout, number, table, settings.tail_memory)?;
+    let mut head = walked.head;
+    let mut fault = None;
+    match walked.end {
+        End::Clean => {}
+        End::Torn => {
+            tracing::warn!(
+                shard = number,
+                index = head.next_index,
+                "a torn, never answered end of the journal was cut"
+            );
+            link(&mut head, number, layout.ring, &files).map_err(io)?;
+        }
+        End::Damaged { index, address } => {
+            let (slot, position) = layout.ring.place(address);
+            let file = journal_path(&directory, slot as u64);
+            let detail = format!("entry {index} is missing or damaged in {} at byte {position}", file.display());
+            warnings.push(format!("shard {number} is read-only: {detail}"));
+            fault = Some(Fault::Damaged(Arc::from(detail)));
+        }
+    }
+    warnings.extend(tidy_segments(layout, number, &directory, &mut groups).map_err(io)?);
+    let recovered = Recovered {
+        shard: number,
+        groups: groups.len(),
+        entries: walked.entries,
+        end: walked.end,
+        warnings,
+        took: started.elapsed(),
+        direct: files.iter().all(|file| file.direct),
+    };
+    let durable_index = head.next_index - 1;
+    let shard = Shard {
+        number,
+        files,
+        mover: Helper::start(format!("mover-{number}"), *cpus).map_err(io)?,
+        opener: Helper::start(format!("opener-{number}"), *cpus).map_err(io)?,
+        clock: Clock::default(),
+        stats,
+        state: RefCell::new(State {
+            tail_bytes: groups.values().map(|group| group.log.tail_bytes()).sum(),
+            groups: groups.into_iter().map(|(number, group)| (number, Member::new(group))).collect(),
+            table: (number == 0).then_some(table),
+            open: super::Open::default(),
+            in_flight: VecDeque::new(),
+            head,
+            durable_index,
+            covered_index: durable_index,
+            fault,
+            waiters: Vec::new(),
+            watches: 0,
+            free_buffers: Vec::new(),
+            flush_queue: VecDeque::new(),
+            space_queue: VecDeque::new(),
+            segments: LruCache::new(settings.segment_files),
+            dirty,
+            snapshot: super::checkpoint::Snapshot::default(),
+            checkpoint,
+            closing: false,
+        }),
+        settings,
+        commit_turn: Notify::new(),
+        tails_turn: Notify::new(),
+        space_turn: Notify::new(),
+        room: Notify::new(),
+        entry_bytes_max: (layout.ring.entry_bytes_max() as usize).min(ENTRY_BYTES_MAX),
+    };
+    Ok((Rc::new(shard), recovered))
+}
+
+/// Reads both generations and takes the newest valid one.
+fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverFault> {
+    let read = |generation: u64| -> Result<Vec<u8>, String> {
+        let bytes =
+            std::fs::read(directory.join(state_file::file_name(generation))).map_err(|error| error.to_string())?;
+        let state = StateFile::decode(&bytes).map_err(|fault| fault.to_string())?;
+        if (state.header.identity, state.header.shard) != (data.identity, number) {
+            return Err("it belongs to another broker or shard".into());
+        }
+        Ok(bytes)
+    };
+    let (first, second) = (read(0), read(1));
+    let mut warnings = Vec::new();
+    let decode = |bytes: &Vec<u8>| StateFile::decode(bytes).ok().map(|state| state.checkpoint);
+    let mut valid: Vec<(Checkpoint, &Vec<u8>)> =
+        [&first, &second].into_iter().flatten().filter_map(|bytes| Some((decode(bytes)?, bytes))).collect();
+    valid.sort_by_key(|(checkpoint, _)| checkpoint.generation);
+    let (Some((checkpoint, bytes)), oldest) = (valid.last().copied(), valid.first().copied()) else {
+        let fault = |read: Result<Vec<u8>, String>| read.err().unwrap_or_default();
+        return Err(RecoverFault::NoState {
+            directory: directory.to_owned(),
+            first: fault(first),
+            second: fault(second),
+        });
+    };
+    if valid.len() == 1 && checkpoint.generation > 1 {
+        warnings.push(format!(
+            "shard {number}: one generation of its state file is damaged; generation {} is used, more of the journal is replayed",
+            checkpoint.generation
+        ));
+    }
+    let mut groups = HashMap::new();
+    let mut table = Table::new(data.shards as usize);
+    let bad = |cause: String| RecoverFault::BadFile {
+        path: directory.join(state_file::file_name(checkpoint.generation)),
+        cause,
+    };
+    let state = StateFile::decode(bytes).map_err(|fault| bad(fault.to_string()))?;
+    for item in state.records() {
+        let (kind, mut fields) = item.map_err(|fault| bad(fault.to_string()))?;
+        let read = match kind {
+            RecordKind::Group => record::decode(&mut fields).map(|record| {
+                groups.insert(record.number, Group::restore(record));
+            }),
+            RecordKind::TableGroup => TableGroup::decode(&mut fields).map(|group| table.insert(group)),
+            RecordKind::TableRemoved => Removed::decode(&mut fields).map(|removed| table.remove(removed)),
+        };
+        read.map_err(|fault| bad(fault.to_string()))?;
+    }
+    let needed_from = oldest.map_or(checkpoint.next_address, |(oldest, _)| oldest.next_address);
+    Ok(Before { checkpoint, needed_from, groups, table, warnings })
+}
+
+fn open_journal(data: &Layout, number: u16, directory: &Path) -> Result<Vec<JournalFile>, RecoverFault> {
+    (0..data.ring.files)
+        .map(|slot| {
+            let path = journal_path(directory, slot);
+            let file = JournalFile::open(&path).map_err(|cause| RecoverFault::Io { path: path.clone(), cause })?;
+            let mut block = crate::io::buffer::AlignedBuffer::zeroed(BLOCK_BYTES);
+            file.read(&mut block, 0).map_err(|cause| RecoverFault::Io { path: path.clone(), cause })?;
+            let expected = FileHeader {
+                kind: FileKind::Journal,
+                identity: data.identity,
+                shard: number,
+                first: slot,
+                second: data.ring.file_bytes,
+            };
+            match FileHeader::decode(&block) {
+                Ok(header) if header == expected => Ok(file),
+                Ok(_) => Err(RecoverFault::BadFile {
+                    path,
+                    cause: "it belongs to another broker, shard or place in the ring".into(),
+                }),
+                Err(fault) => Err(RecoverFault::BadFile { path, cause: fault.to_string() }),
+            }
+        })
+        .collect()
+}
+
+/// The journal's changes, applied to what the state file knew.
+struct Replay {
+    groups: HashMap<u32, Group>,
+    table: Table,
+    segments: PathBuf,
+    tail_bytes: usize,
+    tail_memory: usize,
+    /// Segments written to here, for the first checkpoint to sync.
+    dirty: Dirty,
+}
+
+impl Replay {
+    fn open(&mut self, group: &TableGroup) {
+        self.groups.entry(group.number).or_insert_with(|| Group::new(group.number, group.first_offset, group.config));
+    }
+
+    fn apply(&mut self, shard: u16, header: &EntryHeader, parts: Parts<'_>) -> Result<(), String> {
+        for part in parts {
+            let (kind, bytes) = part.map_err(|fault| fault.to_string())?;
+            self.apply_part(shard, header.index, kind, bytes)?;
+        }
+        if self.tail_bytes > self.tail_memory {
+            self.flush(header.index).map_err(|error| format!("a segment cannot be written: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn apply_part(&mut self, shard: u16, entry: u64, kind: PartKind, bytes: &[u8]) -> Result<(), String> {
+        let mut fields = Fields::new(bytes);
+        match kind {
+            PartKind::Frame => {
+                let header = FrameHeader::decode(bytes).map_err(|fault| fault.to_string())?.ok_or("a frame is cut")?;
+                // A group that was removed since has left its frames behind in the journal.
+                if let Some(group) = self.groups.get_mut(&header.group) {
+                    group.replay(&header, Bytes::copy_from_slice(bytes), entry)?;
+                    self.tail_bytes += bytes.len();
+                }
+            }
+            PartKind::GroupRegistered => {
+                let group = TableGroup::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                self.table.insert(group.clone());
+                if group.shard == shard {
+                    self.open(&group);
+                }
+            }
+            PartKind::GroupRemoved => {
+                let removed = Removed::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                self.groups.remove(&removed.number);
+                self.table.remove(removed);
+            }
+            PartKind::GroupConfigured => {
+                let number = fields.u32().map_err(|fault| fault.to_string())?;
+                let config = record::decode_config(&mut fields).map_err(|fault| fault.to_string())?;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.config = config;
+                }
+            }
+            PartKind::GroupClosed => {
+                let number = fields.u32().map_err(|fault| fault.to_string())?;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.closed = true;
+                }
+            }
+            PartKind::Bulk => return Err("a part of a kind that this version does not write".into()),
+        }
+        Ok(())
+    }
+
+    /// Writes replayed frames to their segments, for there are more of them than memory may hold.
+    fn flush(&mut self, upto: u64) -> io::Result<()> {
+        for group in self.groups.values_mut() {
+            loop {
+                let frames = group.log.to_flush(upto, 4 << 20);
+                let Some(last) = frames.last() else { break };
+                for run in frames.chunk_by(|one, next| one.segment == next.segment) {
+                    let key = (group.number, run[0].segment);
+                    let file = match self.dirty.get(&key) {
+                        Some(file) => file.clone(),
+                        None => SegmentFile::create(&segment::path(&self.segments, key.0, key.1))?,
+                    };
+                    let pieces: Vec<&[u8]> = run.iter().map(|frame| &frame.bytes[..]).collect();
+                    file.write(&pieces, run[0].position)?;
+                    self.dirty.insert(key, file);
+                }
+                self.tail_bytes -= group.log.flushed(last.next_offset);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the entry that begins a fresh file behind a cut.
+fn link(head: &mut crate::log::journal::JournalHead, shard: u16, ring: Ring, files: &[JournalFile]) -> io::Result<()> {
+    head.skip_file();
+    let builder = EntryBuilder::new(crate::io::buffer::AlignedBuffer::default());
+    let address =
+        head.place_for_link(builder.disk_bytes()).ok_or_else(|| io::Error::other("the journal ring is full"))?;
+    let place = EntryPlace {
+        kind: EntryKind::Link,
+        shard,
+        index: head.next_index,
+        address,
+        durable_upto: head.next_index - 1,
+        previous_crc: head.previous_crc,
+    };
+    let (buffer, crc) = builder.finish(&place);
+    let (slot, position) = ring.place(address);
+    files[slot].write_blocking(&buffer, position)?;
+    head.advance(address, buffer.len() as u64, crc);
+    Ok(())
+}
+
+/// Looks at every segment's file once: what is missing or short is told, what nobody knows is removed, and what was
+/// allocated ahead is used.
+fn tidy_segments(
+    layout: &Layout,
+    shard: u16,
+    directory: &Path,
+    groups: &mut HashMap<u32, Group>,
+) -> io::Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let segments = directory.join("segments");
+    let mut lengths = HashMap::new();
+    for entry in std::fs::read_dir(&segments)? {
+        let entry = entry?;
+        let Some(key) = entry.file_name().to_str().and_then(segment::parse_name) else { continue };
+        lengths.insert(key, entry.metadata()?.len());
+    }
+    for (&number, group) in groups.iter_mut() {
+        let next = group.log.next_sequence();
+        for found in group.log.segments() {
+            let length = lengths.get(&(number, found.sequence)).copied();
+            let (_, flushed_end) = group.log.segment_of(found.first_offset).unwrap_or((found, found.end));
+            if !group.closed && flushed_end > SEGMENT_START && length.is_none_or(|length| length < flushed_end) {
+                warnings.push(damaged_segment(number, found, length));
+            }
+            if length.is_none_or(|length| length < found.end) {
+                // Frames that the journal still holds go here; their room is made sure of again.
+                let file = SegmentFile::create(&segment::path(&segments, number, found.sequence))?;
+                file.allocate(found.end)?;
+                file.write(&[segment_header(layout.identity, shard, number, found.sequence).encode()], 0)?;
+            }
+        }
+        let active = group.log.active().map(|active| (active.sequence, active.end));
+        for (sequence, least) in active.into_iter().chain([(next, 0)]) {
+            if let Some(length) = lengths.remove(&(number, sequence)) {
+                group.log.allocated(sequence, length.max(least));
+            }
+        }
+        group.log.segments().iter().for_each(|found| {
+            lengths.remove(&(number, found.sequence));
+        });
+    }
+    for key in lengths.keys() {
+        std::fs::remove_file(segment::path(&segments, key.0, key.1))?;
+    }
+    Ok(warnings)
+}
+
+fn damaged_segment(group: u32, found: &segment::Segment, length: Option<u64>) -> String {
+    let state = length.map_or("missing".to_owned(), |length| format!("{length} bytes long instead of {}", found.end));
+    format!(
+        "group {group}: offsets {}..{} are damaged: segment {group}-{} is {state}",
+        found.first_offset, found.next_offset, found.sequence
+    )
+}

@@ -1,0 +1,154 @@
+//! Moving tails from memory to segments, when a group has enough pending or the shard's tail memory runs full.
+//!
+//! Only what is durable is moved, by the mover, in pieces that are written out before the next one starts, so that
+//! commits keep the disk. Moved bytes are read from the page cache from then on; they are synced by the next checkpoint.
+//! A failed write here is as final as one to the journal: the frames stay in memory, readable.
+
+use super::checkpoint::CheckpointTurn;
+use super::{Shard, State};
+use crate::io::file::SegmentFile;
+use crate::limits::PACE_BYTES;
+use crate::log::group_log::TailFrame;
+use crate::log::segment;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Bytes moved in one turn of the mover.
+const MOVE_BYTES: usize = 8 << 20;
+/// Of these, from one group.
+const MOVE_GROUP_BYTES: usize = 4 << 20;
+
+/// The frames of one group that go to one segment, one behind the other.
+pub(super) struct Move {
+    pub(super) group: u32,
+    pub(super) sequence: u32,
+    pub(super) file: Option<SegmentFile>,
+    pub(super) path: PathBuf,
+    pub(super) frames: Vec<TailFrame>,
+}
+
+impl Shard {
+    /// The loop that moves tails and makes checkpoints. Ends with the shard's failure.
+    pub(super) async fn move_tails(self: Rc<Self>) {
+        loop {
+            if self.fault().is_some() {
+                return;
+            }
+            let moves = self.next_moves();
+            if !moves.is_empty() {
+                self.carry_out(moves).await;
+                continue;
+            }
+            match self.checkpoint_turn() {
+                CheckpointTurn::Work => self.checkpoint_step().await,
+                CheckpointTurn::Rest => self.tails_turn.notified().await,
+            }
+        }
+    }
+
+    /// What is to be moved now because there is enough of it.
+    fn next_moves(&self) -> Vec<Move> {
+        let state = &mut *self.state.borrow_mut();
+        let mut moves = Vec::new();
+        let mut bytes = 0;
+        while bytes < MOVE_BYTES {
+            let Some(number) = state.flush_queue.pop_front() else { break };
+            if let Some(member) = state.groups.get_mut(&number) {
+                member.flush_queued = false;
+            }
+            bytes += self.plan_moves(state, number, state.durable_index, &mut moves);
+        }
+        if moves.is_empty() && state.tail_bytes >= self.settings.tail_memory / 2 {
+            // Many groups with a little each: all of them, largest number first is as good as any order.
+            let numbers: Vec<u32> =
+                state.groups.iter().filter(|(_, member)| member.group.log.tail_bytes() > 0).map(|(&n, _)| n).collect();
+            for number in numbers {
+                bytes += self.plan_moves(state, number, state.durable_index, &mut moves);
+                if bytes >= MOVE_BYTES {
+                    break;
+                }
+            }
+        }
+        moves
+    }
+
+    /// Plans to move the frames of a group that entries up to `upto` hold. Returns their bytes.
+    pub(super) fn plan_moves(&self, state: &mut State, number: u32, upto: u64, moves: &mut Vec<Move>) -> usize {
+        let Some(member) = state.groups.get(&number) else { return 0 };
+        let frames = member.group.log.to_flush(upto.min(state.durable_index), MOVE_GROUP_BYTES);
+        let bytes = frames.iter().map(|frame| frame.bytes.len()).sum();
+        for run in frames.chunk_by(|one, next| one.segment == next.segment) {
+            let sequence = run[0].segment;
+            moves.push(Move {
+                group: number,
+                sequence,
+                file: state.open_segment(number, sequence),
+                path: segment::path(&self.segments_directory(), number, sequence),
+                frames: run.to_vec(),
+            });
+        }
+        bytes
+    }
+
+    /// Lets the mover write, and takes note of what is in segments now.
+    pub(super) async fn carry_out(self: &Rc<Self>, moves: Vec<Move>) {
+        let moved = self.mover.run(move || moves.into_iter().map(write).collect::<io::Result<Vec<_>>>()).await;
+        let state = &mut *self.state.borrow_mut();
+        let moved = match moved {
+            Ok(moved) => moved,
+            Err(error) => {
+                let cause = format!("a segment of shard {} could not be written: {error}", self.number);
+                return self.fail(state, &cause);
+            }
+        };
+        for (done, file) in moved {
+            let Some(next_offset) = done.frames.last().map(|frame| frame.next_offset) else { continue };
+            state.dirty.entry((done.group, done.sequence)).or_insert_with(|| file.clone());
+            if state.open_segment(done.group, done.sequence).is_none() || done.file.is_none() {
+                state.keep_open(done.group, done.sequence, file, None);
+            }
+            if let Some(member) = state.groups.get_mut(&done.group) {
+                let freed = member.group.log.flushed(next_offset);
+                state.tail_bytes -= freed;
+                self.stats.flushed_bytes.inc_by(freed as u64);
+                if member.group.log.tail_bytes() >= crate::limits::FLUSH_BYTES
+                    && !std::mem::replace(&mut member.flush_queued, true)
+                {
+                    state.flush_queue.push_back(done.group);
+                }
+            }
+        }
+        self.room.notify_waiters();
+    }
+}
+
+/// Writes one move. Blocks: on the mover.
+fn write(mut work: Move) -> io::Result<(Move, SegmentFile)> {
+    let file = match work.file.take() {
+        Some(file) => {
+            work.file = Some(file.clone());
+            file
+        }
+        // Recovery replays frames of segments whose file a crash may have taken.
+        None => SegmentFile::create(&work.path)?,
+    };
+    let mut start = 0;
+    while start < work.frames.len() {
+        let mut bytes = 0;
+        let piece = work.frames[start..].iter().take_while(|frame| {
+            let fits = bytes < PACE_BYTES;
+            bytes += if fits { frame.bytes.len() as u64 } else { 0 };
+            fits
+        });
+        let count = piece.count();
+        let frames = &work.frames[start..start + count];
+        let pieces: Vec<&[u8]> = frames.iter().map(|frame| &frame.bytes[..]).collect();
+        file.write(&pieces, frames[0].position)?;
+        if bytes >= PACE_BYTES {
+            file.write_out(frames[0].position, bytes)?;
+        }
+        start += count;
+    }
+    Ok((work, file))
+}
