@@ -138,15 +138,16 @@ pub fn too_large(body_max: u64) -> Problem {
 /// Where a path leads; `None` where there is nothing.
 fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
     let mut parts = segments(path);
-    let mut next = || parts.next().unwrap_or_default();
+    let mut next = || parts.next();
     let (first, second, group, kind, which, more) = (next(), next(), next(), next(), next(), next());
-    if first == "v1" && second == "groups" && !group.is_empty() && more.is_empty() {
+    let group = group.filter(|group| !group.is_empty());
+    if let (Some("v1"), Some("groups"), Some(group), None) = (first, second, group, more) {
         let name = decode(group)?;
         return Ok(match (kind, which) {
-            ("", "") => Some(Target::Group(name)),
-            ("events", "") => Some(Target::Events(name)),
-            ("batch", "") => Some(Target::Batch(name)),
-            ("events", which) => Some(Target::Event(name, decode(which)?)),
+            (None, None) => Some(Target::Group(name)),
+            (Some("events"), None) => Some(Target::Events(name)),
+            (Some("batch"), None) => Some(Target::Batch(name)),
+            (Some("events"), Some(which)) if !which.is_empty() => Some(Target::Event(name, decode(which)?)),
             _ => None,
         });
     }
@@ -176,6 +177,9 @@ mod tests {
             ("/v1/groups/a/events/7", "Some(Event(\"a\", \"7\"))"),
             ("/v1/groups/a/events/7/x", "None"),
             ("/v1/groups/a/other", "None"),
+            ("/v1/groups/a/", "None"),
+            ("/v1/groups/a/events/", "None"),
+            ("/v1/groups/a////other", "None"),
             ("/v2/groups/a", "None"),
             ("*", "None"),
         ] {

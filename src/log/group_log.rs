@@ -79,6 +79,8 @@ pub struct GroupLog {
     index: SegmentIndex,
     /// Whether `index` covers the active segment from its beginning.
     index_complete: bool,
+    /// Sealed segments without a footer yet, with their index if it is known.
+    unfinished: Vec<(Segment, Option<SegmentIndex>)>,
 }
 
 impl GroupLog {
@@ -106,6 +108,7 @@ impl GroupLog {
             next_allocated: 0,
             index: SegmentIndex::default(),
             index_complete: active.is_none(),
+            unfinished: Vec::new(),
             segments,
         }
     }
@@ -275,6 +278,8 @@ impl GroupLog {
             let sequence = self.next_sequence();
             if let Some(active) = self.segments.back_mut() {
                 active.sealed = true;
+                let index = std::mem::take(&mut self.index);
+                self.unfinished.push((*active, self.index_complete.then_some(index)));
             }
             self.segments.push_back(Segment {
                 sequence,
@@ -342,6 +347,12 @@ impl GroupLog {
             self.tail.shrink_to(4);
         }
         freed
+    }
+
+    /// Sealed segments whose last frame is in the file, so that the footer can be written behind it.
+    pub fn take_finished(&mut self) -> Vec<(Segment, Option<SegmentIndex>)> {
+        let flushed_next = self.flushed_next;
+        self.unfinished.extract_if(.., |(segment, _)| segment.next_offset <= flushed_next).collect()
     }
 
     // ---- reading

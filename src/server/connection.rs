@@ -116,9 +116,7 @@ impl Connection {
                 Ok(Readable::Ready) => {}
                 Ok(Readable::Interrupted) => continue,
                 Ok(Readable::Expired) if begun => {
-                    self.exchange.to = ReplyTo::UNREADABLE;
-                    self.exchange
-                        .refuse(&Problem::new(408, "slow_request", "the request's head took too long").closing());
+                    self.refuse_unread(&Problem::new(408, "slow_request", "the request's head took too long"));
                     return false;
                 }
                 Ok(Readable::Expired) | Err(_) => return false,
@@ -144,6 +142,13 @@ impl Connection {
         }
     }
 
+    /// Refuses what could not be read: whose it was is not known, so nothing of an earlier request applies to it.
+    fn refuse_unread(&mut self, problem: &Problem) {
+        self.exchange.to = ReplyTo::UNREADABLE;
+        self.exchange.cors = origin::Cors::default();
+        self.exchange.refuse(problem);
+    }
+
     /// Takes the request at the front of the input, if it is all there.
     async fn step(&mut self, input: &[u8]) -> Step {
         let (head, used) = match parse_head(input) {
@@ -151,8 +156,7 @@ impl Connection {
             Ok(None) => return Step::Incomplete,
             Err(fault) => {
                 self.settle().await;
-                self.exchange.to = ReplyTo::UNREADABLE;
-                self.exchange.refuse(&fault.into());
+                self.refuse_unread(&fault.into());
                 return Step::Stop;
             }
         };
@@ -274,6 +278,7 @@ impl Connection {
                 }
                 Err(problem) => {
                     self.exchange.to = head.reply_to();
+                    self.exchange.cors = origin::cors(&head, &self.context.broker.config).unwrap_or_default();
                     self.exchange.refuse(&problem);
                     Some(body.rest)
                 }

@@ -5,15 +5,15 @@
 //! strictly in index order. A failed write is final: what was in flight is unknown, and nothing is accepted any more.
 
 use super::{Fault, InFlight, Shard, State};
-use crate::limits::COMMITS_IN_FLIGHT_MAX;
+use crate::limits::{BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX};
 use crate::log::entry::{EntryBuilder, EntryKind, EntryPlace, PartKind};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A second commit follows the first at once when this much has gathered; less is better gathered further.
-const SECOND_COMMIT_BYTES: usize = 64 << 10;
+/// A second commit follows the first at once when it fills a block; less is better gathered further.
+const SECOND_COMMIT_BYTES: usize = BLOCK_BYTES;
 /// Memory kept for the next entries; a larger buffer goes back to the allocator.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
 

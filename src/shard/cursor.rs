@@ -192,7 +192,7 @@ impl Cursor {
             None => {
                 self.shards
                     .ask(self.shard, move |shard| Box::pin(async move { shard.visible(group, offset).await }))
-                    .await
+                    .await;
             }
         }
     }

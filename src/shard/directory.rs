@@ -5,8 +5,9 @@
 
 use crate::group::config::GroupConfig;
 use crate::group::table::TableGroup;
+use foldhash::HashMap;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -40,9 +40,10 @@ use crate::log::journal::JournalHead;
 use crate::log::state::Checkpoint;
 use crate::stats::ShardStats;
 pub use append::Accepted;
+use foldhash::HashMap;
 use hashlink::LruCache;
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -265,7 +266,7 @@ impl Member {
     fn new(group: Group) -> Self {
         Self {
             group,
-            watchers: HashMap::new(),
+            watchers: HashMap::default(),
             space_waiters: Vec::new(),
             space_wanted: false,
             gate: None,

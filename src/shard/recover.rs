@@ -24,9 +24,10 @@ use crate::log::state::{self as state_file, Checkpoint, RecordKind, State as Sta
 use crate::log::wire::Fields;
 use crate::stats::ShardStats;
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt};
 use hashlink::{LinkedHashMap, LruCache};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -130,11 +131,11 @@ pub(super) fn examine(
     tail_memory: usize,
 ) -> Result<Examined, RecoverFault> {
     let directory = shard_directory(&layout.path, number);
-    let before = load(layout, number, &directory)?;
+    let Before { checkpoint, needed_from, groups, table: known, warnings } = load(layout, number, &directory)?;
     let files = open_journal(layout, number, &directory)?;
     let mut replay = Replay {
-        groups: before.groups,
-        table: before.table,
+        groups,
+        table: known,
         segments: directory.join("segments"),
         tail_bytes: 0,
         tail_memory,
@@ -143,10 +144,9 @@ pub(super) fn examine(
     let own: Vec<TableGroup> = replay.table.groups().filter(|group| group.shard == number).cloned().collect();
     table.unwrap_or(&own).iter().for_each(|group| replay.open(group));
     let mut read = |slot: usize, position: u64, buffer: &mut _| files[slot].read(buffer, position);
-    let walked =
-        recovery::walk(layout.ring, number, &before.checkpoint, before.needed_from, &mut read, |header, parts| {
-            replay.apply(number, header, parts)
-        });
+    let walked = recovery::walk(layout.ring, number, &checkpoint, needed_from, &mut read, |header, parts| {
+        replay.apply(number, header, parts)
+    });
     let walked = walked.map_err(|cause| RecoverFault::Journal { directory: directory.clone(), cause })?;
     let Replay { mut groups, table: own_table, dirty, .. } = replay;
     // A group that is out of the table was removed; only its files may be left.
@@ -158,7 +158,6 @@ pub(super) fn examine(
     for group in groups.values_mut() {
         group.recovered().map_err(|cause| RecoverFault::BadFile { path: directory.clone(), cause })?;
     }
-    let Before { checkpoint, warnings, .. } = Before { groups: HashMap::new(), table: Table::default(), ..before };
     Ok(Examined { groups, table: own_table, checkpoint, walked, warnings, files, dirty })
 }
 

@@ -9,7 +9,9 @@ use super::{Shard, State};
 use crate::io::file::SegmentFile;
 use crate::limits::PACE_BYTES;
 use crate::log::group_log::TailFrame;
-use crate::log::segment;
+use crate::log::index::{SegmentIndex, Summary};
+use crate::log::scan;
+use crate::log::segment::{self, SEGMENT_START, Segment};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -94,32 +96,90 @@ impl Shard {
     /// Lets the mover write, and takes note of what is in segments now.
     pub(super) async fn carry_out(self: &Rc<Self>, moves: Vec<Move>) {
         let moved = self.mover.run(move || moves.into_iter().map(write).collect::<io::Result<Vec<_>>>()).await;
-        let state = &mut *self.state.borrow_mut();
-        let moved = match moved {
-            Ok(moved) => moved,
+        let finished = match moved {
+            Ok(moved) => self.moved(moved),
             Err(error) => {
                 let cause = format!("a segment of shard {} could not be written: {error}", self.number);
-                return self.fail(state, &cause);
+                return self.fail(&mut self.state.borrow_mut(), &cause);
             }
         };
+        self.room.notify_waiters();
+        if !finished.is_empty() {
+            self.write_footers(finished).await;
+        }
+    }
+
+    /// Takes note of what is in segments now. Returns the segments that are complete.
+    fn moved(&self, moved: Vec<(Move, SegmentFile)>) -> Vec<(u32, Segment, Option<SegmentIndex>)> {
+        let state = &mut *self.state.borrow_mut();
+        let mut finished = Vec::new();
         for (done, file) in moved {
             let Some(next_offset) = done.frames.last().map(|frame| frame.next_offset) else { continue };
             state.dirty.entry((done.group, done.sequence)).or_insert_with(|| file.clone());
             if state.open_segment(done.group, done.sequence).is_none() || done.file.is_none() {
                 state.keep_open(done.group, done.sequence, file, None);
             }
-            if let Some(member) = state.groups.get_mut(&done.group) {
-                let freed = member.group.log.flushed(next_offset);
-                state.tail_bytes -= freed;
-                self.stats.flushed_bytes.inc_by(freed as u64);
-                if member.group.log.tail_bytes() >= crate::limits::FLUSH_BYTES
-                    && !std::mem::replace(&mut member.flush_queued, true)
-                {
-                    state.flush_queue.push_back(done.group);
+            let Some(member) = state.groups.get_mut(&done.group) else { continue };
+            let freed = member.group.log.flushed(next_offset);
+            let complete = member.group.log.take_finished().into_iter();
+            finished.extend(complete.map(|(segment, index)| (done.group, segment, index)));
+            state.tail_bytes -= freed;
+            self.stats.flushed_bytes.inc_by(freed as u64);
+            if member.group.log.tail_bytes() >= crate::limits::FLUSH_BYTES
+                && !std::mem::replace(&mut member.flush_queued, true)
+            {
+                state.flush_queue.push_back(done.group);
+            }
+        }
+        finished
+    }
+
+    /// Puts the index behind the frames of segments that were sealed, so that it need not be made again.
+    async fn write_footers(&self, finished: Vec<(u32, Segment, Option<SegmentIndex>)>) {
+        let mut work = Vec::with_capacity(finished.len());
+        for (group, segment, index) in finished {
+            match self.segment_file(group, segment.sequence).await {
+                Ok(file) => work.push((group, segment, index, file)),
+                Err(error) => {
+                    tracing::warn!(group, sequence = segment.sequence, %error, "a sealed segment could not be opened");
                 }
             }
         }
-        self.room.notify_waiters();
+        let written = self.mover.run(move || {
+            let write = |(group, segment, index, file): (u32, Segment, Option<SegmentIndex>, SegmentFile)| {
+                write_footer(&segment, index, &file).map(|()| ((group, segment.sequence), file))
+            };
+            work.into_iter().map(write).collect::<io::Result<Vec<_>>>()
+        });
+        let written = written.await;
+        let state = &mut *self.state.borrow_mut();
+        match written {
+            Ok(written) => written.into_iter().for_each(|(key, file)| {
+                state.dirty.insert(key, file);
+            }),
+            Err(error) => {
+                let cause = format!("a segment of shard {} could not be written: {error}", self.number);
+                self.fail(state, &cause);
+            }
+        }
+    }
+}
+
+/// Writes a footer and gives back the room behind it. Blocks: on the mover. A segment without one costs a scan when it is
+/// read, so neither damage nor a full disk is a fault here.
+fn write_footer(segment: &Segment, index: Option<SegmentIndex>, file: &SegmentFile) -> io::Result<()> {
+    let index = index.map_or_else(|| scan::index(file, SEGMENT_START, segment.end), Ok);
+    let Ok(index) = index else { return Ok(()) };
+    let footer = index.footer(&Summary {
+        events: segment.next_offset - segment.first_offset,
+        first_received_us: segment.first_received_us,
+        last_received_us: segment.last_received_us,
+        frames_end: segment.end,
+    });
+    match file.write(&[&footer], segment.end) {
+        Ok(()) => file.truncate(segment.end + footer.len() as u64),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
