@@ -116,11 +116,15 @@ impl Plan {
         Some(requests / connections + u64::from(u64::from(connection) < requests % connections))
     }
 
-    /// Which of `groups` a request goes to: every connection walks through all of them, each from another start.
+    /// Which of `groups` a request goes to: every connection walks through all of them, from starts
+    /// that are spread evenly.
     pub fn group_of(&self, key: RequestKey) -> usize {
         match self.groups.len() {
             1 => 0,
-            groups => ((u64::from(key.request) + u64::from(key.connection)) % groups as u64) as usize,
+            groups => {
+                let start = u64::from(key.connection) * groups as u64 / self.connections.max(1) as u64;
+                ((u64::from(key.request) + start) % groups as u64) as usize
+            }
         }
     }
 

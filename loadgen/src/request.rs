@@ -179,7 +179,7 @@ mod tests {
         let (head, _) = text.split_once("\r\n\r\n").unwrap();
         assert_eq!(
             head,
-            "POST /at/v1/groups/load-1/events HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer edl_x\r\n\
+            "POST /at/v1/groups/load-0/events HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer edl_x\r\n\
              Producer-Id: p-6\r\nProducer-Epoch: 9\r\nProducer-Seq: 2\r\nContent-Length: 64"
         );
     }
