@@ -47,6 +47,7 @@ pub async fn one(context: &Rc<Context>, name: &str, which: &str, exchange: &mut 
                     Position::Id(id) if id != event.id => Err(no_event()),
                     _ => {
                         write(&event, exchange);
+                        exchange.delivered(1);
                         Ok(())
                     }
                 };
@@ -140,6 +141,7 @@ pub async fn descending(
     let next = shown.first().map_or(start, |(offset, _)| *offset);
     let texts = || shown.iter().rev().map(|(_, text)| text.as_slice());
     let done = next <= from;
+    exchange.delivered(shown.len() as u64);
     match format {
         Format::Ndjson => {
             let body: Vec<u8> = texts().flat_map(|text| [text, b"\n"].concat()).collect();

@@ -80,16 +80,24 @@ impl Exchange {
         self.reply(status).header("X-Content-Type-Options", "nosniff").body("application/json", body.as_bytes());
     }
 
+    /// Counts events that were sent to a reader.
+    pub fn delivered(&self, events: u64) {
+        if !self.to.head_only {
+            self.context.broker.stats.delivered.inc_by(events);
+        }
+    }
+
     /// Sends what has gathered.
     ///
     /// # Errors
     /// When the peer is gone or takes nothing.
     pub async fn flush(&mut self) -> Result<(), Hangup> {
-        if self.out.is_empty() {
-            return Ok(());
-        }
+        // Also with nothing to send: an answer that was cut off ends its connection.
         if self.hung_up {
             return Err(Hangup);
+        }
+        if self.out.is_empty() {
+            return Ok(());
         }
         self.deadline.limit_send(Instant::now() + self.context.broker.config.http.send);
         let (result, mut out) = self.socket.send(std::mem::take(&mut self.out)).await;
@@ -111,6 +119,11 @@ impl Exchange {
         if self.out.is_empty() {
             self.out = Vec::new();
         }
+    }
+
+    /// Ends a wait for [`hang_up`](Self::hang_up) that was dropped.
+    pub fn heard_enough(&self) {
+        self.socket.cancel_waits();
     }
 
     /// Completes when the peer has gone.

@@ -13,6 +13,7 @@ use crate::http::Stream;
 use crate::limits::READ_PIECE_BYTES;
 use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
+use std::pin::Pin;
 use std::rc::Rc;
 
 /// Why waiting at the tail ended.
@@ -45,13 +46,17 @@ pub async fn follow(
     events: u64,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
+    // Whoever comes back to where damage cut it off is told, instead of being cut off for ever.
+    cursor.probe().await?;
     let reply = exchange.reply(200).header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff");
     let stream = reply.stream(media_type(format));
     if !stream.has_body() {
         return Ok(());
     }
     let mut follower = Follower { format, stream, encoder: EventEncoder::default(), until, events };
-    match follower.run(context, &mut cursor, exchange).await {
+    let end = follower.run(context, &mut cursor, exchange).await;
+    exchange.heard_enough();
+    match end {
         Ok(()) => {
             stream.finish(&mut exchange.out);
             Ok(())
@@ -67,7 +72,11 @@ pub async fn follow(
             exchange.close = true;
             Ok(())
         }
-        Err(End::Fault(fault)) => cut_off(exchange, &fault),
+        Err(End::Fault(fault)) => {
+            // What is whole before the damage still goes out.
+            let _ = exchange.flush().await;
+            cut_off(exchange, &fault)
+        }
     }
 }
 
@@ -92,8 +101,10 @@ impl From<Hangup> for End {
 impl Follower {
     async fn run(&mut self, context: &Rc<Context>, cursor: &mut Cursor, exchange: &mut Exchange) -> Result<(), End> {
         let mut told = false;
+        // One wait for all pauses: a new one for every event would pile up in the ring.
+        let mut hang_up = std::pin::pin!(exchange.hang_up());
         while cursor.offset() < self.until && self.events > 0 {
-            if self.send_history(context, cursor, exchange).await? {
+            if self.send_history(cursor, exchange).await? {
                 continue;
             }
             let tail = cursor.offset();
@@ -103,7 +114,7 @@ impl Follower {
             }
             exchange.flush().await?;
             exchange.rest();
-            match wait(context, cursor, exchange).await {
+            match wait(context, cursor, hang_up.as_mut()).await {
                 Woken::Events => {}
                 Woken::Heartbeat => self.control(&mut exchange.out, "heartbeat", &format!("\"tail\":{tail}")),
                 Woken::Drain => {
@@ -118,12 +129,7 @@ impl Follower {
     }
 
     /// Sends what is there; false when nothing was.
-    async fn send_history(
-        &mut self,
-        context: &Rc<Context>,
-        cursor: &mut Cursor,
-        exchange: &mut Exchange,
-    ) -> Result<bool, End> {
+    async fn send_history(&mut self, cursor: &mut Cursor, exchange: &mut Exchange) -> Result<bool, End> {
         let mut frames = Frames::default();
         if !cursor.read(&mut frames).await? {
             return Ok(false);
@@ -155,7 +161,7 @@ impl Follower {
         self.stream.end(&mut exchange.out, mark);
         cursor.advance(next);
         self.events -= sent;
-        context.broker.stats.delivered.inc_by(sent);
+        exchange.delivered(sent);
         drop(frames);
         if exchange.out.len() >= READ_PIECE_BYTES / 4 {
             exchange.flush().await?;
@@ -172,7 +178,7 @@ impl Follower {
     }
 }
 
-async fn wait(context: &Rc<Context>, cursor: &Cursor, exchange: &mut Exchange) -> Woken {
+async fn wait(context: &Rc<Context>, cursor: &Cursor, hang_up: Pin<&mut impl Future>) -> Woken {
     let drain = context.drain.notified();
     if context.draining() {
         return Woken::Drain;
@@ -181,7 +187,7 @@ async fn wait(context: &Rc<Context>, cursor: &Cursor, exchange: &mut Exchange) -
         biased;
         () = cursor.wait() => Woken::Events,
         () = drain => Woken::Drain,
-        _ = exchange.hang_up() => Woken::HungUp,
+        _ = hang_up => Woken::HungUp,
         () = tokio::time::sleep(context.broker.config.http.heartbeat) => Woken::Heartbeat,
     }
 }

@@ -160,6 +160,7 @@ async fn wait_for_events(
         () = drain => {}
         _ = exchange.hang_up() => exchange.hung_up = true,
     }
+    exchange.heard_enough();
     // The group may have been deleted meanwhile.
     cursor.range().await?;
     Ok(())
@@ -183,6 +184,7 @@ async fn finite(
     let tail = cursor.range().await?.tail;
     more &= extent.next < tail;
     if !more {
+        exchange.delivered(extent.events);
         let up_to_date = extent.next >= tail;
         match format {
             Format::Json => {
@@ -202,7 +204,7 @@ async fn finite(
         _ => {
             let mut ahead = Cursor::new(cursor.shards(), entry.table.shard, entry.table.number, extent.next);
             let mut end = extent;
-            while take(&mut ahead, &mut frames, format, bounds, &mut end, None).await? {}
+            while take_more(&mut ahead, &mut frames, format, bounds, &mut end, None).await? {}
             (reply_head(exchange, from, end.next, tail), end.next)
         }
     };
@@ -220,7 +222,7 @@ async fn finite(
         if exchange.flush().await.is_err() || !more {
             break;
         }
-        match take(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await {
+        match take_more(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await {
             Ok(goes_on) => more = goes_on,
             Err(fault) => return cut_off(exchange, &fault),
         }
@@ -229,6 +231,7 @@ async fn finite(
         stream.write(&mut exchange.out, closing(&extent, tail, extent.next >= tail).as_bytes());
     }
     stream.finish(&mut exchange.out);
+    exchange.delivered(extent.events);
     Ok(())
 }
 
@@ -309,6 +312,21 @@ async fn take(
     }
     cursor.advance(extent.next);
     Ok(extent.events < bounds.events && extent.bytes < bounds.bytes && extent.next < bounds.until)
+}
+
+/// The pieces behind the first: the answer ends where damage begins, and whoever goes on there is told of it.
+async fn take_more(
+    cursor: &mut Cursor,
+    frames: &mut Frames,
+    format: Format,
+    bounds: Bounds,
+    extent: &mut Extent,
+    to: Option<(&mut EventEncoder, &mut Vec<u8>)>,
+) -> Result<bool, Fault> {
+    match take(cursor, frames, format, bounds, extent, to).await {
+        Err(Fault::Corrupt { .. }) => Ok(false),
+        other => other,
+    }
 }
 
 /// Media type of a finite answer.

@@ -94,10 +94,10 @@ impl Target<'_> {
 pub fn route<'b>(context: &Context, head: &Head<'b>) -> Result<Route<'b>, Problem> {
     origin::host(head, &context.broker.config)?;
     let target = target(head.path)?;
-    if head.method == Method::Options {
-        return Ok(Route { target: Target::Preflight, produce: None, body_max: 0 });
-    }
-    let target = target.ok_or_else(|| Problem::new(404, "not_found", "there is nothing at this path"))?;
+    let target = match head.method {
+        Method::Options => Target::Preflight,
+        _ => target.ok_or_else(|| Problem::new(404, "not_found", "there is nothing at this path"))?,
+    };
     if !target.allows(head.method) {
         let mut problem = Problem::new(405, "method_not_allowed", "this method does not fit this path");
         problem.allow = Some(target.allow());

@@ -76,6 +76,9 @@ impl Deadline {
         })
         .await;
         self.until.set(None);
+        if !matches!(result, Ok(Readable::Ready)) {
+            socket.cancel_waits();
+        }
         result
     }
 

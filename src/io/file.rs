@@ -85,6 +85,14 @@ impl JournalFile {
         }
     }
 
+    /// Makes durable what was written by whoever had the file open before.
+    ///
+    /// # Errors
+    /// The operating system's; final for the shard.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&*self.file)?)
+    }
+
     /// Reads blocks at `position` into `buffer`; what lies behind the end of the file reads as zeros.
     ///
     /// # Errors

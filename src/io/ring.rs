@@ -2,7 +2,7 @@
 //!
 //! tokio-uring lacks cancel, poll and flags for its transfers, but takes any operation that completes once. An operation
 //! owns its buffer and keeps its descriptor open until the kernel has answered; a future here is awaited to its end,
-//! except [`poll`], which owns nothing and may be dropped.
+//! except `poll`, which owns nothing and may be dropped.
 
 use io_uring::{cqueue, opcode, squeue, types};
 use std::future::Future;
@@ -102,11 +102,20 @@ fn submit<T: Unpin + 'static>(entry: squeue::Entry, owned: T) -> impl Future<Out
     UnsubmittedOneshot::new(owned, GiveBack(std::marker::PhantomData), entry).submit()
 }
 
-/// Waits until `fd` has one of `events` (`poll(2)` bits). May be dropped: it owns no bytes; it ends with the descriptor.
+/// Waits until `fd` has one of `events` (`poll(2)` bits). May be dropped, with a
+/// [`cancel`] to follow: it owns no bytes.
 pub(super) fn poll(fd: &Rc<OwnedFd>, events: u32) -> impl Future<Output = io::Result<u32>> + use<> {
     let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), events).build();
     let operation = submit(entry, Rc::clone(fd));
     async move { operation.await.0 }
+}
+
+/// Ends every operation that is pending on `fd`: whoever drops a [`poll`] says so, or it would stay until the end of the
+/// connection. Operations submitted later are not touched, for submissions are taken in order.
+pub(super) fn cancel(fd: &Rc<OwnedFd>) {
+    let pending = types::CancelBuilder::fd(types::Fd(fd.as_raw_fd())).all();
+    // Nobody waits for it: the operations that it ends tell.
+    drop(submit(opcode::AsyncCancel2::new(pending).build(), Rc::clone(fd)));
 }
 
 /// Accepts one connection.

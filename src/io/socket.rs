@@ -90,6 +90,11 @@ impl Socket {
         ring::poll(&self.0, u32::from(PollFlags::RDHUP.bits()))
     }
 
+    /// Ends the waits that were dropped before they completed. Nothing else may be under way on this connection.
+    pub fn cancel_waits(&self) {
+        ring::cancel(&self.0);
+    }
+
     /// Takes what has arrived, at most `want` bytes, and appends it to `buffer`; 0 when the peer has closed.
     ///
     /// # Errors

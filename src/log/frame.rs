@@ -261,12 +261,26 @@ impl<'b> Frame<'b> {
     /// # Errors
     /// When the bytes are damaged or no frame.
     pub fn check(bytes: &'b [u8]) -> Result<Option<Self>, Malformed> {
+        let Some(frame) = Self::whole(bytes)? else { return Ok(None) };
+        frame.check_body().map(|()| Some(frame))
+    }
+
+    /// The same without a look at the body: for passing over frames, a damaged one must not hide what is behind it.
+    ///
+    /// # Errors
+    /// When the header is damaged or none.
+    pub fn whole(bytes: &'b [u8]) -> Result<Option<Self>, Malformed> {
         let Some(header) = FrameHeader::decode(bytes)? else { return Ok(None) };
-        let Some(bytes) = bytes.get(..header.frame_bytes()) else { return Ok(None) };
-        if crc32fast::hash(&bytes[FRAME_HEADER_BYTES..]) != header.body_crc {
-            return Err(Malformed("a frame's body is damaged"));
-        }
-        Ok(Some(Self { header, bytes }))
+        Ok(bytes.get(..header.frame_bytes()).map(|bytes| Self { header, bytes }))
+    }
+
+    /// Checks the body of a frame taken by [`whole`](Self::whole).
+    ///
+    /// # Errors
+    /// When the body is damaged.
+    pub fn check_body(&self) -> Result<(), Malformed> {
+        let sound = crc32fast::hash(&self.bytes[FRAME_HEADER_BYTES..]) == self.header.body_crc;
+        if sound { Ok(()) } else { Err(Malformed("a frame's body is damaged")) }
     }
 
     /// Takes the front frame of bytes that were checked before or never left memory.

@@ -15,3 +15,6 @@ pub mod scan;
 pub mod segment;
 pub mod state;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

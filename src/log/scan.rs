@@ -17,10 +17,11 @@ pub struct ScanFault {
     pub cause: String,
 }
 
-/// Visits every frame that begins in `from..end`, checked, with its position. Blocks: for helper threads.
+/// Visits every frame that begins in `from..end`, with its position; bodies are left to be checked. Blocks: for helper
+/// threads.
 ///
 /// # Errors
-/// The first frame that is damaged or cannot be read.
+/// The first frame whose header is damaged, that is cut or cannot be read.
 pub fn scan(
     file: &SegmentFile,
     from: u64,
@@ -39,7 +40,7 @@ pub fn scan(
         let mut used = 0;
         loop {
             let at = position + used as u64;
-            let frame = Frame::check(&buffer[used..read])
+            let frame = Frame::whole(&buffer[used..read])
                 .map_err(|malformed| ScanFault { position: at, cause: malformed.to_string() })?;
             let Some(frame) = frame else { break };
             visit(at, &frame).map_err(|cause| ScanFault { position: at, cause })?;
@@ -56,15 +57,22 @@ pub fn scan(
     Ok(())
 }
 
-/// The index of the frames in `from..end`. Blocks: for helper threads.
+/// The index of the frames in `from..end`. A damaged body does not matter to it: whoever reads there checks it. Blocks:
+/// for helper threads.
 ///
 /// # Errors
-/// The first frame that is damaged or cannot be read.
+/// As for [`scan`].
 pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, ScanFault> {
+    let (index, fault) = index_before_fault(file, from, end);
+    fault.map_or(Ok(index), Err)
+}
+
+/// The same as far as it can be read, and why not further: whoever seeks behind that reads into the fault and is told.
+pub fn index_before_fault(file: &SegmentFile, from: u64, end: u64) -> (SegmentIndex, Option<ScanFault>) {
     let mut index = SegmentIndex::default();
-    scan(file, from, end, |position, frame| {
+    let scanned = scan(file, from, end, |position, frame| {
         index.note(&frame.header, position);
         Ok(())
-    })?;
-    Ok(index)
+    });
+    (index, scanned.err())
 }

@@ -14,6 +14,7 @@ mod core;
 use self::core::{Core, Report};
 use crate::api::Broker;
 use crate::config::Config;
+use crate::group::table::TableGroup;
 use crate::io::{ring, socket, system};
 use crate::log::journal::Ring;
 use crate::log::recovery::End;
@@ -90,7 +91,7 @@ pub enum StartError {
 /// Why it does not start, or that it died.
 pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     let began = Instant::now();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     ring::probe()?;
     let open_files = system::raise_open_files();
     let (cpus, mask) = system::cpus()?;
@@ -102,13 +103,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     let ring = new_ring(&config, shards)?;
     let directory = init::open(&config.data, shards as u16, ring)?;
     let layout = directory.layout.clone();
-    let mut warnings = Vec::new();
-    if open_files < OPEN_FILES_COMFORTABLE {
-        warnings.push(format!("only {open_files} files may be open (ulimit -n): many groups or connections need more"));
-    }
-    if cores > cpus.len() {
-        warnings.push(format!("{cores} cores were asked for, {} are there: threads share them", cpus.len()));
-    }
+    let mut warnings = machine_warnings(open_files, cores, cpus.len());
 
     let broker = Arc::new(Broker {
         stats: Stats::default(),
@@ -149,14 +144,13 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
         };
         threads.push(std::thread::Builder::new().name(format!("core-{number}")).spawn(move || core.run())?);
         go.push(start);
-        // Core 0 owns shard 0; the table it recovers is what the others begin with.
-        match reported.recv().map_err(|_| StartError::Core)? {
-            Report::Recovered { shards, table: found } => {
-                recovered.extend(shards);
-                table = table.or(Some(Arc::new(found)));
-            }
-            Report::Failed(fault) => return Err(fault.into()),
+        // Core 0 owns shard 0; the table it recovers is what the others begin with, all at once.
+        if number == 0 {
+            table = Some(Arc::new(take_report(&reported, &mut recovered)?));
         }
+    }
+    for _ in 1..cores {
+        take_report(&reported, &mut recovered)?;
     }
     go.iter().for_each(|start| {
         let _ = start.send(());
@@ -165,7 +159,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
         warnings.extend(found.warnings.iter().cloned());
     }
     let ready = Ready {
-        facts: facts(&broker, &listen, &recovered, cores, directory.new, open_files, ring),
+        facts: facts(&broker, &listen, &recovered, cores, directory.new, open_files, layout.ring),
         listen,
         data: broker.data.clone(),
         warnings,
@@ -173,27 +167,56 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     };
     (start.on_ready)(&ready);
 
-    std::thread::spawn(move || {
-        let mut told = false;
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP => tracing::info!("nothing of this configuration can be reloaded: restart the broker"),
-                _ if told => std::process::exit(130),
-                _ => {
-                    told = true;
-                    broker.draining.store(true, Ordering::Relaxed);
-                    tracing::info!("draining: no new connections, commits finish");
-                    let _ = drain.send(true);
-                }
-            }
-        }
-    });
+    std::thread::spawn(move || end_on_signal(signals, &broker, &drain));
     for thread in threads {
         thread.join().map_err(|_| StartError::Core)?;
     }
     tracing::info!("ended: everything that was answered is on the disk");
     drop(directory);
     Ok(())
+}
+
+/// Begins the drain at the first signal to end, and ends the process at the second.
+fn end_on_signal(mut signals: Signals, broker: &Broker, drain: &watch::Sender<bool>) {
+    let mut told = false;
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => tracing::info!("nothing of this configuration can be reloaded: restart the broker"),
+            _ if told => std::process::exit(130),
+            _ => {
+                told = true;
+                broker.draining.store(true, Ordering::Relaxed);
+                tracing::info!("draining: no new connections, commits finish");
+                let _ = drain.send(true);
+            }
+        }
+    }
+}
+
+/// What an operator should know of the machine.
+fn machine_warnings(open_files: u64, cores: usize, cpus: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if open_files < OPEN_FILES_COMFORTABLE {
+        warnings.push(format!("only {open_files} files may be open (ulimit -n): many groups or connections need more"));
+    }
+    if cores > cpus {
+        warnings.push(format!("{cores} cores were asked for, {cpus} are there: threads share them"));
+    }
+    warnings
+}
+
+/// Waits for a core to have recovered; returns the table it found, if it owns that.
+fn take_report(
+    reported: &mpsc::Receiver<Report>,
+    recovered: &mut Vec<Recovered>,
+) -> Result<Vec<TableGroup>, StartError> {
+    match reported.recv().map_err(|_| StartError::Core)? {
+        Report::Recovered { shards, table } => {
+            recovered.extend(shards);
+            Ok(table)
+        }
+        Report::Failed(fault) => Err(fault.into()),
+    }
 }
 
 /// One listener per address for each core.

@@ -11,6 +11,7 @@
 //! So a damaged newest generation costs a longer replay, never an older truth. No commit waits for any of this: it runs
 //! on the mover, between moves, one sync at a time.
 
+use super::init::release_reserve;
 use super::tails::Move;
 use super::{Fault, Member, Shard, State};
 use crate::group::record;
@@ -90,6 +91,14 @@ impl State {
         self.snapshot.note_table(table);
         Ok(table)
     }
+
+    /// Whether enough was written since the last checkpoint, or so much of the ring is held that another generation helps,
+    /// also one of the same index: what is held then is held for the older generation alone.
+    pub(super) fn checkpoint_due(&self) -> bool {
+        let ring = self.head.ring().bytes();
+        let written = self.head.next_address - self.checkpoint.next_address;
+        written >= ring / DUE_FRACTION || self.head.used_bytes() >= ring / 2
+    }
 }
 
 impl Shard {
@@ -117,8 +126,7 @@ impl Shard {
         if state.snapshot.taking.is_some() {
             return CheckpointTurn::Work;
         }
-        let written = state.head.next_address - state.checkpoint.next_address;
-        if written >= state.head.ring().bytes() / DUE_FRACTION {
+        if state.checkpoint_due() {
             state.snapshot.wanted = true;
             if state.open.is_empty() {
                 self.begin_snapshot_if_wanted(state);
@@ -142,9 +150,10 @@ impl Shard {
 
     /// A last checkpoint before the end, so that the next start has nothing to replay; given up at `deadline`.
     pub async fn final_checkpoint(&self, deadline: Instant) {
-        self.want_checkpoint();
         loop {
             let room = self.room.notified();
+            // One that was under way before the end does not hold the end.
+            self.want_checkpoint();
             {
                 let state = self.state.borrow();
                 let done = state.snapshot.taking.is_none() && !state.snapshot.wanted;
@@ -186,7 +195,9 @@ impl Shard {
         state.head.release(before.next_address);
         self.stats.checkpoints.inc();
         self.stats.checkpoint_seconds.observe(started.elapsed().as_secs_f64());
+        // Who waits for room: requests, and the entry that covers the last one.
         self.room.notify_waiters();
+        self.commit_turn.notify_one();
     }
 
     async fn note_groups(self: &Rc<Self>) {
@@ -271,7 +282,14 @@ impl Shard {
 pub(super) fn write_state(directory: &Path, generation: u64, bytes: &[u8]) -> io::Result<()> {
     let path = directory.join(state_file::file_name(generation));
     let room = (bytes.len() as u64).next_power_of_two().max(state_file::STATE_FILE_BYTES_FIRST);
-    file::reserve_space(&path, room)?;
+    match file::reserve_space(&path, room) {
+        // What was set aside is for this: without a new state the journal would run full.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            release_reserve(directory)?;
+            file::reserve_space(&path, room)?;
+        }
+        reserved => reserved?,
+    }
     let file = std::fs::File::options().write(true).open(path)?;
     file.write_all_at(bytes, 0)?;
     file.sync_data()

@@ -79,6 +79,7 @@ impl Shard {
         state.head.advance(address, buffer.len() as u64, crc);
         state.in_flight.push_back(InFlight {
             index: place.index,
+            kind,
             covers: place.durable_upto,
             reveals,
             written: false,
@@ -115,7 +116,7 @@ impl Shard {
             state.durable_index = entry.index;
             state.covered_index = state.covered_index.max(entry.covers);
             self.reveal(state, &entry.reveals);
-            if entry.reveals.is_empty() && state.open.is_empty() {
+            if entry.kind == EntryKind::Idle && state.open.is_empty() {
                 // An idle entry holds nothing that would have to be covered by another one.
                 state.covered_index = state.durable_index;
             }
@@ -138,6 +139,9 @@ impl Shard {
                 state.flush_queue.push_back(number);
                 self.tails_turn.notify_one();
             }
+        }
+        if state.tail_bytes >= self.settings.tail_memory / 2 || state.checkpoint_due() {
+            self.tails_turn.notify_one();
         }
     }
 

@@ -6,6 +6,7 @@ use super::read::{Found, Range};
 use crate::io::file::SegmentFile;
 use crate::limits::READ_PIECE_BYTES;
 use crate::log::frame::Frame;
+use crate::log::wire::Malformed;
 use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -97,6 +98,15 @@ impl Cursor {
         Fault::Corrupt { offset: self.offset, detail: Arc::from(cause.to_string()) }
     }
 
+    /// Looks whether what is at the cursor can be read; the cursor stays where it is.
+    ///
+    /// # Errors
+    /// When the offset is not there (any more), or damaged.
+    pub async fn probe(&self) -> Result<(), Fault> {
+        let mut probe = Self::new(self.shards(), self.shard, self.group, self.offset);
+        probe.read(&mut Frames::default()).await.map(drop)
+    }
+
     /// Reads the next frames into `frames`; false when nothing more is visible.
     ///
     /// # Errors
@@ -119,7 +129,7 @@ impl Cursor {
                 Found::Tail => return Ok(false),
                 Found::Memory(memory) => {
                     frames.memory = memory;
-                    return Ok(true);
+                    return Ok(!frames.memory.is_empty());
                 }
                 Found::File { file, name, position, end } => self.place = Some(FilePlace { file, name, position, end }),
             }
@@ -148,14 +158,26 @@ impl Cursor {
             // Frames before the one that holds the offset are passed over: an index is sparse.
             let mut used = 0;
             let mut skipped = 0;
-            while let Some(frame) =
-                Frame::check(&frames.buffer[used..]).map_err(|fault| corrupt(self.offset, place, &fault))?
-            {
-                used += frame.bytes.len();
-                if frame.header.next_offset() <= self.offset {
-                    skipped = used;
-                } else if frame.header.group != self.group {
-                    return Err(corrupt(self.offset, place, &"a frame of another group"));
+            // The first frame given holds the offset; the others follow one another.
+            let mut expected = self.offset;
+            loop {
+                let next = next_frame(&frames.buffer[used..], self.group, expected, used > skipped);
+                match next {
+                    Ok(Some(frame)) => {
+                        used += frame.bytes.len();
+                        if frame.header.next_offset() <= self.offset {
+                            skipped = used;
+                        } else {
+                            expected = frame.header.next_offset();
+                        }
+                    }
+                    Ok(None) => break,
+                    // What is whole before the damage is given; the next read begins at it.
+                    Err(_) if used > skipped => break,
+                    Err(fault) => {
+                        place.position += used as u64;
+                        return Err(corrupt(self.offset, place, &fault));
+                    }
                 }
             }
             place.position += used as u64;
@@ -196,6 +218,23 @@ impl Cursor {
             }
         }
     }
+}
+
+/// The frame at the front of `bytes`; `None` when it is not all there. It is checked unless it ends before `offset` and
+/// may be passed over; once one was given, the next one begins right behind it.
+fn next_frame(bytes: &[u8], group: u32, offset: u64, given: bool) -> Result<Option<Frame<'_>>, Malformed> {
+    let Some(frame) = Frame::whole(bytes)? else { return Ok(None) };
+    if given || frame.header.next_offset() > offset {
+        frame.check_body()?;
+        if frame.header.group != group {
+            return Err(Malformed("a frame of another group"));
+        }
+        let first = frame.header.first_offset;
+        if first > offset || given && first < offset {
+            return Err(Malformed("a frame stands where another one belongs"));
+        }
+    }
+    Ok(Some(frame))
 }
 
 /// Warm pages are copied at once; cold ones are read through the ring.

@@ -50,7 +50,8 @@ impl Shard {
             state.writable()?;
             let table = state.table.as_ref().ok_or(Fault::NoGroup)?;
             if let Some(group) = table.get(name) {
-                (Created::Existing(group.clone()), state.open_index())
+                // Whoever made it may still be waiting for the disk.
+                (Created::Existing(group.clone()), state.newest_change())
             } else if table.len() >= most {
                 return Ok(None);
             } else {
@@ -64,14 +65,8 @@ impl Shard {
                 (Created::New(group), state.add_part(PartKind::GroupRegistered, part))
             }
         };
-        match &created {
-            Created::New(_) => {
-                self.commit_turn.notify_one();
-                self.durable(entry).await?;
-            }
-            // Whoever made it may still be waiting for the disk.
-            Created::Existing(_) => self.durable(entry - 1).await?,
-        }
+        self.commit_turn.notify_one();
+        self.durable(entry).await?;
         Ok(Some(created))
     }
 
@@ -144,7 +139,7 @@ impl Shard {
                 state.table_mut()?.remove(removed);
                 state.add_part(PartKind::GroupRemoved, part)
             } else {
-                state.open_index() - 1
+                state.newest_change()
             }
         };
         self.commit_turn.notify_one();

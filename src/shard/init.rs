@@ -22,7 +22,9 @@ use uuid::Uuid;
 
 /// The format of a data directory as a whole.
 const FORMAT: u32 = 1;
-/// Bytes of the reserve file.
+/// Name of the file that holds the reserve.
+const RESERVE: &str = "reserve";
+/// Its bytes.
 const RESERVE_BYTES: u64 = 4 << 20;
 
 /// Why a data directory cannot be used.
@@ -107,6 +109,15 @@ pub fn journal_path(shard: &Path, slot: u64) -> PathBuf {
     shard.join("journal").join(format!("{slot:03}.journal"))
 }
 
+/// Gives the reserve back to a disk that is full; `shard` is the directory of the shard that must still write.
+pub(super) fn release_reserve(shard: &Path) -> io::Result<()> {
+    tracing::warn!("the disk is full: the broker's own reserve is given back for its state");
+    match fs::remove_file(shard.with_file_name(RESERVE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Opens a data directory, or makes it with so many shards and such journals.
 ///
 /// # Errors
@@ -116,7 +127,7 @@ pub fn open(path: &Path, shards: u16, ring: Ring) -> Result<DataDirectory, Direc
     let identity_path = path.join("identity.toml");
     if !identity_path.exists() {
         fs::create_dir_all(path).map_err(io)?;
-        let ours = |name: &str| name.starts_with("shard-") || matches!(name, "lock" | "reserve" | "identity.toml.new");
+        let ours = |name: &str| name.starts_with("shard-") || matches!(name, "lock" | RESERVE | "identity.toml.new");
         let foreign =
             fs::read_dir(path).map_err(io)?.flatten().any(|entry| !ours(&entry.file_name().to_string_lossy()));
         if foreign {
@@ -129,7 +140,11 @@ pub fn open(path: &Path, shards: u16, ring: Ring) -> Result<DataDirectory, Direc
         make(path, shards, ring).map_err(io)?;
     }
     let layout = inspect(path)?;
-    reserve_space(&path.join("reserve"), RESERVE_BYTES).map_err(io)?;
+    match reserve_space(&path.join(RESERVE), RESERVE_BYTES) {
+        // It was given back, or never was; it is made at the first start that finds room.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+        reserved => reserved.map_err(io)?,
+    }
     Ok(DataDirectory { layout, new, lock })
 }
 

@@ -20,6 +20,7 @@ pub mod init;
 pub mod peers;
 pub mod read;
 pub mod recover;
+mod replay;
 mod segments;
 mod space;
 mod tails;
@@ -32,7 +33,7 @@ use crate::io::clock::Clock;
 use crate::io::file::{JournalFile, SegmentFile};
 use crate::io::helper::Helper;
 use crate::limits::BLOCK_BYTES;
-use crate::log::entry::{ENTRY_HEADER_BYTES, PART_HEADER_BYTES, PartKind};
+use crate::log::entry::{ENTRY_HEADER_BYTES, EntryKind, PART_HEADER_BYTES, PartKind};
 use crate::log::file_header::Identity;
 use crate::log::group_log::Need;
 use crate::log::index::SegmentIndex;
@@ -157,6 +158,7 @@ struct Open {
 /// A commit on its way to the disk.
 struct InFlight {
     index: u64,
+    kind: EntryKind,
     /// Highest index that was durable when it was written.
     covers: u64,
     /// What becomes visible with it: group and next offset.
@@ -225,6 +227,11 @@ impl State {
     /// Index of the entry that gathers.
     fn open_index(&self) -> u64 {
         self.head.next_index
+    }
+
+    /// Index of the entry that holds the newest change, sealed or not.
+    fn newest_change(&self) -> u64 {
+        self.open_index() - u64::from(self.open.is_empty())
     }
 
     fn writable(&self) -> Result<(), Fault> {
@@ -338,3 +345,6 @@ pub struct ShardStatus {
     /// Whether the wall clock jumped and is not followed.
     pub clock_suspect: bool,
 }
+
+#[cfg(test)]
+mod tests;

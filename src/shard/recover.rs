@@ -5,6 +5,7 @@
 //! leaves the shard readable up to the damage, and refuses writes.
 
 use super::init::{Layout, journal_path, shard_directory};
+use super::replay::{Dirty, Replay};
 use super::space::segment_header;
 use super::{Fault, Member, Settings, Shard, State};
 use crate::group::Group;
@@ -14,20 +15,17 @@ use crate::io::clock::Clock;
 use crate::io::file::{JournalFile, SegmentFile};
 use crate::io::helper::Helper;
 use crate::limits::{BLOCK_BYTES, ENTRY_BYTES_MAX};
-use crate::log::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, PartKind, Parts};
+use crate::log::entry::{EntryBuilder, EntryKind, EntryPlace};
 use crate::log::file_header::{FileHeader, FileKind};
-use crate::log::frame::FrameHeader;
 use crate::log::journal::Ring;
 use crate::log::recovery::{self, End, JournalFault};
 use crate::log::segment::{self, SEGMENT_START};
 use crate::log::state::{self as state_file, Checkpoint, RecordKind, State as StateFile};
-use crate::log::wire::Fields;
 use crate::stats::ShardStats;
-use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt};
-use hashlink::{LinkedHashMap, LruCache};
+use hashlink::LruCache;
 use std::cell::RefCell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -104,11 +102,11 @@ pub(super) struct Examined {
     pub(super) checkpoint: Checkpoint,
     pub(super) walked: recovery::Walked,
     pub(super) warnings: Vec<String>,
+    /// Groups that live here and that shard 0's table does not have.
+    pub(super) unnamed: Vec<u32>,
     files: Vec<JournalFile>,
     dirty: Dirty,
 }
-
-type Dirty = LinkedHashMap<(u32, u32), SegmentFile>;
 
 /// What one shard was before the journal is replayed.
 struct Before {
@@ -131,7 +129,7 @@ pub(super) fn examine(
     tail_memory: usize,
 ) -> Result<Examined, RecoverFault> {
     let directory = shard_directory(&layout.path, number);
-    let Before { checkpoint, needed_from, groups, table: known, warnings } = load(layout, number, &directory)?;
+    let Before { checkpoint, needed_from, groups, table: known, mut warnings } = load(layout, number, &directory)?;
     let files = open_journal(layout, number, &directory)?;
     let mut replay = Replay {
         groups,
@@ -140,6 +138,8 @@ pub(super) fn examine(
         tail_bytes: 0,
         tail_memory,
         dirty: Dirty::new(),
+        unknown: BTreeSet::new(),
+        holed: BTreeSet::new(),
     };
     let own: Vec<TableGroup> = replay.table.groups().filter(|group| group.shard == number).cloned().collect();
     table.unwrap_or(&own).iter().for_each(|group| replay.open(group));
@@ -148,17 +148,23 @@ pub(super) fn examine(
         replay.apply(number, header, parts)
     });
     let walked = walked.map_err(|cause| RecoverFault::Journal { directory: directory.clone(), cause })?;
-    let Replay { mut groups, table: own_table, dirty, .. } = replay;
-    // A group that is out of the table was removed; only its files may be left.
+    let Replay { mut groups, table: own_table, dirty, unknown, holed, .. } = replay;
+    // A group that is out of the table was removed; only its files may be left. It was closed here before: one that was
+    // not is a group whose registration the table has lost.
     let named: HashSet<u32> = match table {
         Some(groups) => groups.iter().map(|group| group.number).collect(),
         None => own_table.groups().map(|group| group.number).collect(),
     };
-    groups.retain(|number, _| named.contains(number));
+    let lost = groups.values().filter(|group| !group.closed && !named.contains(&group.number));
+    let unnamed: Vec<u32> = lost.map(|group| group.number).chain(unknown).collect();
+    groups.retain(|number, group| named.contains(number) || !group.closed);
     for group in groups.values_mut() {
         group.recovered().map_err(|cause| RecoverFault::BadFile { path: directory.clone(), cause })?;
     }
-    Ok(Examined { groups, table: own_table, checkpoint, walked, warnings, files, dirty })
+    warnings.extend(holed.into_iter().map(|(group, sequence)| {
+        format!("group {group}: segment {group}-{sequence} was missing or short; what it held is damaged")
+    }));
+    Ok(Examined { groups, table: own_table, checkpoint, walked, warnings, unnamed, files, dirty })
 }
 
 /// Starts a shard. Blocks: before the loop runs.
@@ -176,8 +182,10 @@ pub fn recover(
     let started = Instant::now();
     let directory = shard_directory(&layout.path, number);
     let io = |cause: io::Error| RecoverFault::Io { path: directory.clone(), cause };
-    let Examined { mut groups, table, checkpoint, walked, mut warnings, files, dirty } =
+    let Examined { mut groups, table, checkpoint, walked, mut warnings, unnamed, files, dirty } =
         examine(layout, number, table, settings.tail_memory)?;
+    // What a killed broker wrote was read, and may still stand in the disk's cache alone: nothing is told of it before.
+    files.iter().try_for_each(JournalFile::sync).map_err(io)?;
     let mut head = walked.head;
     let mut fault = None;
     match walked.end {
@@ -198,7 +206,12 @@ pub fn recover(
             fault = Some(Fault::Damaged(Arc::from(detail)));
         }
     }
-    warnings.extend(tidy_segments(layout, number, &directory, &mut groups).map_err(io)?);
+    if !unnamed.is_empty() && fault.is_none() {
+        let detail = format!("groups {unnamed:?} live in shard {number}, and the table of shard 0 has lost them");
+        warnings.push(format!("shard {number} is read-only: {detail}"));
+        fault = Some(Fault::Damaged(Arc::from(detail)));
+    }
+    warnings.extend(tidy_segments(layout, number, &directory, &mut groups, fault.is_none()).map_err(io)?);
     let recovered = Recovered {
         shard: number,
         groups: groups.len(),
@@ -224,7 +237,8 @@ pub fn recover(
             in_flight: VecDeque::new(),
             head,
             durable_index,
-            covered_index: durable_index,
+            // No entry says yet that the last one, which readers see from now on, must be there.
+            covered_index: durable_index - u64::from(walked.end == End::Clean && walked.entries > 0),
             fault,
             waiters: Vec::new(),
             watches: 0,
@@ -326,97 +340,6 @@ fn open_journal(data: &Layout, number: u16, directory: &Path) -> Result<Vec<Jour
         .collect()
 }
 
-/// The journal's changes, applied to what the state file knew.
-struct Replay {
-    groups: HashMap<u32, Group>,
-    table: Table,
-    segments: PathBuf,
-    tail_bytes: usize,
-    tail_memory: usize,
-    /// Segments written to here, for the first checkpoint to sync.
-    dirty: Dirty,
-}
-
-impl Replay {
-    fn open(&mut self, group: &TableGroup) {
-        self.groups.entry(group.number).or_insert_with(|| Group::new(group.number, group.first_offset, group.config));
-    }
-
-    fn apply(&mut self, shard: u16, header: &EntryHeader, parts: Parts<'_>) -> Result<(), String> {
-        for part in parts {
-            let (kind, bytes) = part.map_err(|fault| fault.to_string())?;
-            self.apply_part(shard, header.index, kind, bytes)?;
-        }
-        if self.tail_bytes > self.tail_memory {
-            self.flush(header.index).map_err(|error| format!("a segment cannot be written: {error}"))?;
-        }
-        Ok(())
-    }
-
-    fn apply_part(&mut self, shard: u16, entry: u64, kind: PartKind, bytes: &[u8]) -> Result<(), String> {
-        let mut fields = Fields::new(bytes);
-        match kind {
-            PartKind::Frame => {
-                let header = FrameHeader::decode(bytes).map_err(|fault| fault.to_string())?.ok_or("a frame is cut")?;
-                // A group that was removed since has left its frames behind in the journal.
-                if let Some(group) = self.groups.get_mut(&header.group) {
-                    group.replay(&header, Bytes::copy_from_slice(bytes), entry)?;
-                    self.tail_bytes += bytes.len();
-                }
-            }
-            PartKind::GroupRegistered => {
-                let group = TableGroup::decode(&mut fields).map_err(|fault| fault.to_string())?;
-                self.table.insert(group.clone());
-                if group.shard == shard {
-                    self.open(&group);
-                }
-            }
-            PartKind::GroupRemoved => {
-                let removed = Removed::decode(&mut fields).map_err(|fault| fault.to_string())?;
-                self.groups.remove(&removed.number);
-                self.table.remove(removed);
-            }
-            PartKind::GroupConfigured => {
-                let number = fields.u32().map_err(|fault| fault.to_string())?;
-                let config = record::decode_config(&mut fields).map_err(|fault| fault.to_string())?;
-                if let Some(group) = self.groups.get_mut(&number) {
-                    group.config = config;
-                }
-            }
-            PartKind::GroupClosed => {
-                let number = fields.u32().map_err(|fault| fault.to_string())?;
-                if let Some(group) = self.groups.get_mut(&number) {
-                    group.closed = true;
-                }
-            }
-            PartKind::Bulk => return Err("a part of a kind that this version does not write".into()),
-        }
-        Ok(())
-    }
-
-    /// Writes replayed frames to their segments, for there are more of them than memory may hold.
-    fn flush(&mut self, upto: u64) -> io::Result<()> {
-        for group in self.groups.values_mut() {
-            loop {
-                let frames = group.log.to_flush(upto, 4 << 20);
-                let Some(last) = frames.last() else { break };
-                for run in frames.chunk_by(|one, next| one.segment == next.segment) {
-                    let key = (group.number, run[0].segment);
-                    let file = match self.dirty.get(&key) {
-                        Some(file) => file.clone(),
-                        None => SegmentFile::create(&segment::path(&self.segments, key.0, key.1))?,
-                    };
-                    let pieces: Vec<&[u8]> = run.iter().map(|frame| &frame.bytes[..]).collect();
-                    file.write(&pieces, run[0].position)?;
-                    self.dirty.insert(key, file);
-                }
-                self.tail_bytes -= group.log.flushed(last.next_offset);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes the entry that begins a fresh file behind a cut.
 fn link(head: &mut crate::log::journal::JournalHead, shard: u16, ring: Ring, files: &[JournalFile]) -> io::Result<()> {
     head.skip_file();
@@ -439,12 +362,13 @@ fn link(head: &mut crate::log::journal::JournalHead, shard: u16, ring: Ring, fil
 }
 
 /// Looks at every segment's file once: what is missing or short is told, what nobody knows is removed, and what was
-/// allocated ahead is used.
+/// allocated ahead is used. Nothing is removed or made while the shard is not `sound`: a repair may need it.
 fn tidy_segments(
     layout: &Layout,
     shard: u16,
     directory: &Path,
     groups: &mut HashMap<u32, Group>,
+    sound: bool,
 ) -> io::Result<Vec<String>> {
     let mut warnings = Vec::new();
     let segments = directory.join("segments");
@@ -462,7 +386,8 @@ fn tidy_segments(
             if !group.closed && flushed_end > SEGMENT_START && length.is_none_or(|length| length < flushed_end) {
                 warnings.push(damaged_segment(number, found, length));
             }
-            if length.is_none_or(|length| length < found.end) {
+            // A file that nothing will be written to is left as it is, so that the next start tells of it again.
+            if sound && flushed_end < found.end && length.is_none_or(|length| length < found.end) {
                 // Frames that the journal still holds go here; their room is made sure of again.
                 let file = SegmentFile::create(&segment::path(&segments, number, found.sequence))?;
                 file.allocate(found.end)?;
@@ -479,7 +404,7 @@ fn tidy_segments(
             lengths.remove(&(number, found.sequence));
         });
     }
-    for key in lengths.keys() {
+    for key in lengths.keys().filter(|_| sound) {
         std::fs::remove_file(segment::path(&segments, key.0, key.1))?;
     }
     Ok(warnings)

@@ -42,7 +42,7 @@ impl Shard {
             return Ok((file, SEGMENT_START));
         }
         let position = match found.sealed {
-            true => self.sealed_index(group, found, &file).await.map_err(corrupt)?.seek(offset),
+            true => self.sealed_index(group, found, &file).await.seek(offset),
             false => self.seek_active(group, found, flushed_end, &file, offset).await.map_err(corrupt)?,
         };
         Ok((file, position.unwrap_or(SEGMENT_START)))
@@ -60,7 +60,7 @@ impl Shard {
         let file = self.segment_file(group, found.sequence).await;
         let file = file.map_err(|error| corrupt(format!("segment {group}-{}: {error}", found.sequence)))?;
         let place = match found.sealed {
-            true => self.sealed_index(group, found, &file).await.map_err(corrupt)?.seek_time(received_us),
+            true => self.sealed_index(group, found, &file).await.seek_time(received_us),
             false => {
                 self.seek_active(group, found, flushed_end, &file, found.first_offset).await.map_err(corrupt)?;
                 let state = self.state.borrow();
@@ -70,18 +70,20 @@ impl Shard {
         Ok(place.map_or(found.first_offset, |(_, offset)| offset))
     }
 
-    async fn sealed_index(&self, group: u32, found: Segment, file: &SegmentFile) -> Result<Rc<SegmentIndex>, String> {
+    async fn sealed_index(&self, group: u32, found: Segment, file: &SegmentFile) -> Rc<SegmentIndex> {
         if let Some(index) =
             self.state.borrow_mut().segments.get(&(group, found.sequence)).and_then(|open| open.index.clone())
         {
-            return Ok(index);
+            return index;
         }
         let source = file.clone();
-        let read = move || footer(&source, found.end).or_else(|_| scan::index(&source, SEGMENT_START, found.end));
-        let index = self.opener.run(read).await;
-        let index = Rc::new(index.map_err(|fault| format!("segment {group}-{}: {fault}", found.sequence))?);
+        let read = move || {
+            let footer = footer(&source, found.end);
+            footer.unwrap_or_else(|_| scan::index_before_fault(&source, SEGMENT_START, found.end).0)
+        };
+        let index = Rc::new(self.opener.run(read).await);
         self.state.borrow_mut().keep_open(group, found.sequence, file.clone(), Some(Rc::clone(&index)));
-        Ok(index)
+        index
     }
 
     /// The active segment's index grows with it; what stood there before start-up is read when it is first asked for.
@@ -104,8 +106,7 @@ impl Shard {
         }
         let source = file.clone();
         let end = known_from.map_or(flushed_end, |known| known.min(flushed_end));
-        let earlier = self.opener.run(move || scan::index(&source, SEGMENT_START, end)).await;
-        let earlier = earlier.map_err(|fault| format!("segment {group}-{}: {fault}", found.sequence))?;
+        let (earlier, _) = self.opener.run(move || scan::index_before_fault(&source, SEGMENT_START, end)).await;
         let position = earlier.seek(offset);
         if let Ok(member) = self.state.borrow_mut().groups.get_mut(&group).ok_or(()) {
             member.group.log.complete_index(found.sequence, earlier);

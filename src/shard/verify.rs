@@ -117,6 +117,13 @@ fn read_shard(layout: &Layout, number: u16, examined: &Examined, report: &mut Re
                     if frame.header.group != group.number || frame.header.first_offset != expected {
                         return Err(format!("expected offset {expected} of group {}", group.number));
                     }
+                    let (first, next) = (expected, frame.header.next_offset());
+                    if let Err(cause) = frame.check_body() {
+                        let place = format!("group {}: offsets {first}..{next}: {}", group.number, path.display());
+                        report.damage.push(format!("{place}: at byte {position}: {cause}"));
+                        expected = next;
+                        return Ok(());
+                    }
                     for event in frame.events() {
                         let event = event.map_err(|fault| fault.to_string())?;
                         if event.received_us < last_received_us {
@@ -124,8 +131,8 @@ fn read_shard(layout: &Layout, number: u16, examined: &Examined, report: &mut Re
                         }
                         last_received_us = event.received_us;
                     }
-                    report.events += frame.header.next_offset() - expected;
-                    expected = frame.header.next_offset();
+                    report.events += next - first;
+                    expected = next;
                     Ok(())
                 };
                 scan::scan(&file, SEGMENT_START, upto, visit).map_err(|fault| fault.to_string())

@@ -1,0 +1,126 @@
+//! Applying the journal's entries again to what the state file knew.
+//!
+//! Frames stay in memory as a tail up to a bound and go to their segments beyond, over whatever stands there: bytes behind
+//! a segment's recorded end never count.
+
+use crate::group::Group;
+use crate::group::record;
+use crate::group::table::{Removed, Table, TableGroup};
+use crate::io::file::SegmentFile;
+use crate::log::entry::{EntryHeader, PartKind, Parts};
+use crate::log::frame::FrameHeader;
+use crate::log::segment;
+use crate::log::wire::Fields;
+use bytes::Bytes;
+use foldhash::HashMap;
+use hashlink::LinkedHashMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+
+/// Segments that were written to and not synced.
+pub(super) type Dirty = LinkedHashMap<(u32, u32), SegmentFile>;
+
+/// The journal's changes, applied to what the state file knew.
+pub(super) struct Replay {
+    pub(super) groups: HashMap<u32, Group>,
+    pub(super) table: Table,
+    pub(super) segments: PathBuf,
+    pub(super) tail_bytes: usize,
+    pub(super) tail_memory: usize,
+    /// Segments written to here, for the first checkpoint to sync.
+    pub(super) dirty: Dirty,
+    /// Groups that frames were found of, and neither a registration nor a closing.
+    pub(super) unknown: BTreeSet<u32>,
+    /// Segments that lack bytes below the frames that were written to them here.
+    pub(super) holed: BTreeSet<(u32, u32)>,
+}
+
+impl Replay {
+    pub(super) fn open(&mut self, group: &TableGroup) {
+        self.groups.entry(group.number).or_insert_with(|| Group::new(group.number, group.first_offset, group.config));
+    }
+
+    pub(super) fn apply(&mut self, shard: u16, header: &EntryHeader, parts: Parts<'_>) -> Result<(), String> {
+        for part in parts {
+            let (kind, bytes) = part.map_err(|fault| fault.to_string())?;
+            self.apply_part(shard, header.index, kind, bytes)?;
+        }
+        if self.tail_bytes > self.tail_memory {
+            self.flush(header.index).map_err(|error| format!("a segment cannot be written: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn apply_part(&mut self, shard: u16, entry: u64, kind: PartKind, bytes: &[u8]) -> Result<(), String> {
+        let mut fields = Fields::new(bytes);
+        match kind {
+            PartKind::Frame => {
+                let header = FrameHeader::decode(bytes).map_err(|fault| fault.to_string())?.ok_or("a frame is cut")?;
+                // A group that was removed since has left its frames behind in the journal, and its closing behind them.
+                let Some(group) = self.groups.get_mut(&header.group) else {
+                    self.unknown.insert(header.group);
+                    return Ok(());
+                };
+                group.replay(&header, Bytes::copy_from_slice(bytes), entry)?;
+                self.tail_bytes += bytes.len();
+            }
+            PartKind::GroupRegistered => {
+                let group = TableGroup::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                self.table.insert(group.clone());
+                if group.shard == shard {
+                    self.open(&group);
+                }
+            }
+            PartKind::GroupRemoved => {
+                let removed = Removed::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                self.groups.remove(&removed.number);
+                self.table.remove(removed);
+            }
+            PartKind::GroupConfigured => {
+                let number = fields.u32().map_err(|fault| fault.to_string())?;
+                let config = record::decode_config(&mut fields).map_err(|fault| fault.to_string())?;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.config = config;
+                }
+            }
+            PartKind::GroupClosed => {
+                let number = fields.u32().map_err(|fault| fault.to_string())?;
+                self.unknown.remove(&number);
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.closed = true;
+                }
+            }
+            PartKind::Bulk => return Err("a part of a kind that this version does not write".into()),
+        }
+        Ok(())
+    }
+
+    /// Writes replayed frames to their segments, for there are more of them than memory may hold.
+    fn flush(&mut self, upto: u64) -> io::Result<()> {
+        for group in self.groups.values_mut() {
+            loop {
+                let frames = group.log.to_flush(upto, 4 << 20);
+                let Some(last) = frames.last() else { break };
+                for run in frames.chunk_by(|one, next| one.segment == next.segment) {
+                    let key = (group.number, run[0].segment);
+                    let file = match self.dirty.get(&key) {
+                        Some(file) => file.clone(),
+                        None => {
+                            let file = SegmentFile::create(&segment::path(&self.segments, key.0, key.1))?;
+                            if file.length()? < run[0].position && run[0].position > segment::SEGMENT_START {
+                                self.holed.insert(key);
+                            }
+                            file
+                        }
+                    };
+                    let pieces: Vec<&[u8]> = run.iter().map(|frame| &frame.bytes[..]).collect();
+                    file.write(&pieces, run[0].position)?;
+                    self.dirty.insert(key, file);
+                }
+                self.tail_bytes -= group.log.flushed(last.next_offset);
+            }
+        }
+        Ok(())
+    }
+}
