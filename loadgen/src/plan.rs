@@ -122,7 +122,7 @@ impl Plan {
         match self.groups.len() {
             1 => 0,
             groups => {
-                let start = u64::from(key.connection) * groups as u64 / self.connections.max(1) as u64;
+                let start = u64::from(key.connection) * groups as u64 / u64::from(self.connections.max(1));
                 ((u64::from(key.request) + start) % groups as u64) as usize
             }
         }

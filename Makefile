@@ -1,0 +1,54 @@
+# The few commands this project is worked on with. Each can be run on a fresh Debian that has Rust (rustup) and Node.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+# A recipe is one script.
+.ONESHELL:
+.DEFAULT_GOAL := test
+.PHONY: test prepare packages nextest real-data lint fmt bench
+
+# What the tests call: the compiler's linker, curl, and the programs of the file systems they mount (as root alone).
+PACKAGES := gcc:g++ make:make curl:curl mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.ext4:e2fsprogs mount:mount
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+
+test: prepare
+	cargo build --workspace --locked
+	cargo nextest run --workspace --locked
+	cargo test --workspace --locked --doc
+
+prepare: packages nextest real-data
+
+packages:
+	@missing=()
+	for pair in $(PACKAGES); do
+	  command -v "$${pair%%:*}" > /dev/null || missing+=("$${pair##*:}")
+	done
+	if [ "$${#missing[@]}" -gt 0 ]; then
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+	    apt-get update -qq
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}"
+	  else
+	    echo "missing: $${missing[*]} (install these packages; tests that need them are left out or fail)" >&2
+	  fi
+	fi
+
+nextest:
+	@command -v cargo-nextest > /dev/null || cargo install --locked cargo-nextest
+
+# Real events for the tests to read.
+real-data: tests/node_modules/.package-lock.json
+
+tests/node_modules/.package-lock.json: tests/package.json tests/package-lock.json
+	cd tests && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fmt:
+	cargo fmt --all
+
+# Inner loops, briefly: to see that they run, not to quote them.
+bench:
+	cargo bench --locked --bench '*' -- --warm-up-time 0.5 --measurement-time 1 --sample-size 10
