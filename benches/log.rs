@@ -2,7 +2,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use eddyline::io::buffer::AlignedBuffer;
-use eddyline::log::entry::{EntryBuilder, EntryKind, EntryPlace, PartKind};
+use eddyline::log::entry::{EntryBuilder, EntryKind, EntryPlace, Owner, PartKind};
 use eddyline::log::event::{Encoding, NewEvent};
 use eddyline::log::frame::{Frame, FrameBuilder};
 use eddyline::log::index::SegmentIndex;
@@ -42,8 +42,14 @@ fn frames(criterion: &mut Criterion) {
 fn commit(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("commit");
     let parts: Vec<Vec<u8>> = (0..64).map(|_| frame(1)).collect();
-    let place =
-        EntryPlace { kind: EntryKind::Commit, shard: 0, index: 1, address: 4096, durable_upto: 0, previous_crc: 0 };
+    let place = EntryPlace {
+        kind: EntryKind::Commit,
+        owner: Owner { shard: 0, cluster: 1 },
+        index: 1,
+        address: 4096,
+        durable_upto: 0,
+        previous_crc: 0,
+    };
     group.throughput(Throughput::Bytes(parts.iter().map(|part| part.len() as u64).sum()));
     group.bench_function("assemble 64 groups", |bencher| {
         bencher.iter_batched(

@@ -4,13 +4,14 @@
 //!  0 magic "EDJE"              16 term 8 (0 on a single broker)     48 length of the parts 4
 //!  4 version 1 · 5 kind 1      24 index 8                           52 parts 4
 //!  6 flags 2                   32 address 8                         56 CRC-32 of the parts
-//!  8 shard 2 · 10 zero 2       40 durable up to (index) 8           60 CRC-32 of bytes 0..60
+//!  8 shard 2 · 10 zero 2       40 durable up to (index) 8           60 CRC-32 of cluster id and bytes 0..60
 //! 12 CRC (bytes 60..64) of the entry before                         64 the parts, then zeros to the block's end
 //!
 //! part: kind 1 · zero 3 · length 4 · bytes
 //! ```
 //!
-//! The header's checksum covers the parts' checksum, so the chain through bytes 12..16 covers everything. The address is
+//! The header's checksum begins with the cluster's id, which producers do not know: an event that holds the image of an
+//! entry is never taken for one. It covers the parts' checksum, so the chain through bytes 12..16 covers everything. The address is
 //! where the entry stands in the endless journal: a whole old entry in a recycled file has an old address, and is told
 //! from a new one by it. `durable up to` is the highest index whose write had completed when this entry was written:
 //! what it covers may have been answered, so it must be there.
@@ -73,6 +74,24 @@ impl PartKind {
     }
 }
 
+/// Whose entries a journal holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The shard.
+    pub shard: u16,
+    /// The cluster's id.
+    pub cluster: u128,
+}
+
+impl Owner {
+    fn checksum(&self, header: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.cluster.to_be_bytes());
+        hasher.update(header);
+        hasher.finalize()
+    }
+}
+
 /// An entry's header as values, without what describes its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryHeader {
@@ -97,17 +116,17 @@ pub struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// Reads and checks a header.
+    /// Reads and checks a header of `owner`'s journal.
     ///
     /// # Errors
     /// When the bytes are not the header of an entry that this version knows.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8], owner: Owner) -> Result<Self, Malformed> {
         let bytes = bytes.get(..ENTRY_HEADER_BYTES).ok_or(Malformed("an entry's header is cut"))?;
         let mut fields = Fields::new(bytes);
         if fields.bytes(4)? != ENTRY_MAGIC {
             return Err(Malformed("no entry begins here"));
         }
-        let crc = crc32fast::hash(&bytes[..ENTRY_HEADER_BYTES - 4]);
+        let crc = owner.checksum(&bytes[..ENTRY_HEADER_BYTES - 4]);
         if bytes[ENTRY_HEADER_BYTES - 4..] != crc.to_le_bytes() {
             return Err(Malformed("an entry's header is damaged"));
         }
@@ -195,7 +214,7 @@ impl EntryBuilder {
         let mut header = Vec::with_capacity(ENTRY_HEADER_BYTES);
         header.extend_from_slice(&ENTRY_MAGIC);
         header.extend_from_slice(&[ENTRY_VERSION, place.kind as u8, 0, 0]);
-        header.extend_from_slice(&place.shard.to_le_bytes());
+        header.extend_from_slice(&place.owner.shard.to_le_bytes());
         header.extend_from_slice(&[0, 0]);
         header.extend_from_slice(&place.previous_crc.to_le_bytes());
         header.extend_from_slice(&0_u64.to_le_bytes());
@@ -205,7 +224,7 @@ impl EntryBuilder {
         header.extend_from_slice(&parts_bytes.to_le_bytes());
         header.extend_from_slice(&self.parts.to_le_bytes());
         header.extend_from_slice(&parts_crc.to_le_bytes());
-        let crc = crc32fast::hash(&header);
+        let crc = place.owner.checksum(&header);
         header.extend_from_slice(&crc.to_le_bytes());
         self.buffer[..ENTRY_HEADER_BYTES].copy_from_slice(&header);
         self.buffer.pad();
@@ -218,8 +237,8 @@ impl EntryBuilder {
 pub struct EntryPlace {
     /// Why it is written.
     pub kind: EntryKind,
-    /// The shard.
-    pub shard: u16,
+    /// Whose journal it is written to.
+    pub owner: Owner,
     /// Its index.
     pub index: u64,
     /// Its address.
@@ -234,8 +253,15 @@ pub struct EntryPlace {
 mod tests {
     use super::*;
 
-    const PLACE: EntryPlace =
-        EntryPlace { kind: EntryKind::Commit, shard: 3, index: 9, address: 81_920, durable_upto: 7, previous_crc: 5 };
+    const OWNER: Owner = Owner { shard: 3, cluster: 77 };
+    const PLACE: EntryPlace = EntryPlace {
+        kind: EntryKind::Commit,
+        owner: OWNER,
+        index: 9,
+        address: 81_920,
+        durable_upto: 7,
+        previous_crc: 5,
+    };
 
     fn sample() -> AlignedBuffer {
         let mut builder = EntryBuilder::new(AlignedBuffer::default());
@@ -248,7 +274,7 @@ mod tests {
     fn an_entry_comes_back_with_its_parts_and_whole_blocks() {
         let bytes = sample();
         assert_eq!(bytes.len(), BLOCK_BYTES);
-        let header = EntryHeader::decode(&bytes).unwrap();
+        let header = EntryHeader::decode(&bytes, OWNER).unwrap();
         assert_eq!((header.shard, header.index, header.address), (3, 9, 81_920));
         assert_eq!((header.durable_upto, header.previous_crc, header.disk_bytes()), (7, 5, 4096));
         let parts: Vec<_> = header.parts(&bytes).unwrap().map(Result::unwrap).collect();
@@ -258,17 +284,23 @@ mod tests {
     #[test]
     fn any_flipped_bit_of_header_or_parts_is_seen() {
         let bytes = sample();
-        let end = ENTRY_HEADER_BYTES + EntryHeader::decode(&bytes).unwrap().parts_bytes as usize;
+        let end = ENTRY_HEADER_BYTES + EntryHeader::decode(&bytes, OWNER).unwrap().parts_bytes as usize;
         for bit in 0..end * 8 {
             let mut hurt = bytes.to_vec();
             hurt[bit / 8] ^= 1 << (bit % 8);
-            let seen = EntryHeader::decode(&hurt).and_then(|header| header.parts(&hurt).map(|_| ()));
+            let seen = EntryHeader::decode(&hurt, OWNER).and_then(|header| header.parts(&hurt).map(|_| ()));
             assert!(seen.is_err(), "bit {bit}");
         }
     }
 
     #[test]
+    fn an_entry_of_another_cluster_is_none() {
+        let stranger = Owner { cluster: OWNER.cluster + 1, ..OWNER };
+        assert!(EntryHeader::decode(&sample(), stranger).is_err());
+    }
+
+    #[test]
     fn zeros_are_no_entry() {
-        assert!(EntryHeader::decode(&[0; ENTRY_HEADER_BYTES]).is_err());
+        assert!(EntryHeader::decode(&[0; ENTRY_HEADER_BYTES], OWNER).is_err());
     }
 }

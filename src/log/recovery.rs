@@ -6,7 +6,7 @@
 //! that may have been answered is missing, and that is damage. Otherwise what stands behind the end was never answered,
 //! and is cut: the next entry then begins a fresh file.
 
-use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, Parts};
+use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, Owner, Parts};
 use super::journal::{JournalHead, Ring};
 use super::state::Checkpoint;
 use super::wire::Malformed;
@@ -72,6 +72,7 @@ pub struct Walked {
 
 struct Window<'r, 'f> {
     ring: Ring,
+    owner: Owner,
     read: &'r mut Read<'f>,
     start: u64,
     buffer: AlignedBuffer,
@@ -96,13 +97,14 @@ impl Window<'_, '_> {
 
     /// The whole entry that claims to stand at `address`.
     fn entry(&mut self, address: u64) -> Result<Candidate<'_>, JournalFault> {
-        let header = match EntryHeader::decode(self.at(address, BLOCK_BYTES as u64)?) {
+        let owner = self.owner;
+        let header = match EntryHeader::decode(self.at(address, BLOCK_BYTES as u64)?, owner) {
             Ok(header) if header.address == address => header,
             _ => return Ok(Candidate::None),
         };
         let bytes = self.at(address, header.disk_bytes())?;
         if header.parts(bytes).is_err() {
-            return Ok(Candidate::Torn);
+            return Ok(Candidate::Torn(header));
         }
         Ok(Candidate::Whole(header, bytes))
     }
@@ -112,7 +114,7 @@ enum Candidate<'b> {
     /// Zeros, bytes of an entry's middle, an entry of an earlier lap, or anything else.
     None,
     /// The header of an entry of this lap, without its parts.
-    Torn,
+    Torn(EntryHeader),
     /// An entry of this lap.
     Whole(EntryHeader, &'b [u8]),
 }
@@ -123,16 +125,16 @@ enum Candidate<'b> {
 /// When the disk cannot be read, or `apply` refuses an entry.
 pub fn walk(
     ring: Ring,
-    shard: u16,
+    owner: Owner,
     checkpoint: &Checkpoint,
     needed_from: u64,
     read: &mut Read<'_>,
     mut apply: impl FnMut(&EntryHeader, Parts<'_>) -> Result<(), String>,
 ) -> Result<Walked, JournalFault> {
     let mut head = JournalHead::new(ring, checkpoint.next_address, checkpoint.index + 1, checkpoint.crc, needed_from);
-    let mut window = Window { ring, read, start: 0, buffer: AlignedBuffer::default() };
+    let mut window = Window { ring, owner, read, start: 0, buffer: AlignedBuffer::default() };
     let mut entries = 0;
-    while let Some(address) = next(&mut window, shard, &head)? {
+    while let Some(address) = next(&mut window, &head)? {
         let Candidate::Whole(header, bytes) = window.entry(address)? else { unreachable!("it was just there") };
         let parts = header.parts(bytes).map_err(|Malformed(cause)| cause.to_owned());
         parts.and_then(|parts| apply(&header, parts)).map_err(|cause| JournalFault::Unusable {
@@ -143,14 +145,15 @@ pub fn walk(
         head.advance(address, header.disk_bytes(), header.crc);
         entries += 1;
     }
-    let end = end(&mut window, shard, &head, needed_from)?;
+    let end = end(&mut window, &head, needed_from)?;
     Ok(Walked { head, end, entries })
 }
 
 /// Address of the entry that continues the chain.
-fn next(window: &mut Window<'_, '_>, shard: u16, head: &JournalHead) -> Result<Option<u64>, JournalFault> {
+fn next(window: &mut Window<'_, '_>, head: &JournalHead) -> Result<Option<u64>, JournalFault> {
     let at_end = head.next_address.is_multiple_of(window.ring.file_bytes);
     let here = (!at_end).then_some(head.next_address);
+    let shard = window.owner.shard;
     for address in here.into_iter().chain([head.next_file_address()]) {
         if let Candidate::Whole(header, _) = window.entry(address)?
             && (header.shard, header.index, header.previous_crc) == (shard, head.next_index, head.previous_crc)
@@ -162,26 +165,26 @@ fn next(window: &mut Window<'_, '_>, shard: u16, head: &JournalHead) -> Result<O
 }
 
 /// Searches the rest of the ring for what stands behind the last entry.
-fn end(window: &mut Window<'_, '_>, shard: u16, head: &JournalHead, needed_from: u64) -> Result<End, JournalFault> {
-    let ring = window.ring;
+fn end(window: &mut Window<'_, '_>, head: &JournalHead, needed_from: u64) -> Result<End, JournalFault> {
+    let (ring, shard) = (window.ring, window.owner.shard);
     let mut end = End::Clean;
     let mut address = head.next_address;
     let behind = ring.file_start(needed_from) + ring.bytes();
     while address < behind {
-        let step = match window.entry(address)? {
-            Candidate::Torn => {
-                end = End::Torn;
-                BLOCK_BYTES as u64
-            }
-            Candidate::Whole(header, _) if header.shard == shard && header.index >= head.next_index => {
-                if header.durable_upto >= head.next_index {
-                    return Ok(End::Damaged { index: head.next_index, address: head.next_address });
-                }
-                end = End::Torn;
-                header.disk_bytes().max(BLOCK_BYTES as u64)
-            }
-            Candidate::None | Candidate::Whole(..) => BLOCK_BYTES as u64,
+        // What an entry knew to be durable counts whether or not all of it was written.
+        let (header, step) = match window.entry(address)? {
+            Candidate::None => (None, 0),
+            Candidate::Torn(header) => (Some(header), 0),
+            Candidate::Whole(header, _) => (Some(header), header.disk_bytes()),
         };
+        let later = header.filter(|header| header.shard == shard && header.index >= head.next_index);
+        if later.is_some_and(|header| header.durable_upto >= head.next_index) {
+            return Ok(End::Damaged { index: head.next_index, address: head.next_address });
+        }
+        if later.is_some() {
+            end = End::Torn;
+        }
+        let step = step.max(BLOCK_BYTES as u64);
         address += step;
     }
     Ok(end)

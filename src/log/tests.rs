@@ -1,6 +1,6 @@
 //! The worked example of `docs/FORMAT.md`: made again by what writes entries, read back by what reads them.
 
-use super::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, PartKind};
+use super::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, Owner, PartKind};
 use super::event::{Encoding, NewEvent};
 use super::frame::{Frame, FrameBuilder, ProducerStamp};
 use crate::io::buffer::AlignedBuffer;
@@ -8,8 +8,9 @@ use crate::limits::BLOCK_BYTES;
 
 const PAGE: &str = include_str!("../../docs/FORMAT.md");
 
+const OWNER: Owner = Owner { shard: 0, cluster: 0x0193_0000_0000_4000_8000_0000_0000_0001 };
 const PLACE: EntryPlace =
-    EntryPlace { kind: EntryKind::Commit, shard: 0, index: 1, address: 4096, durable_upto: 0, previous_crc: 0 };
+    EntryPlace { kind: EntryKind::Commit, owner: OWNER, index: 1, address: 4096, durable_upto: 0, previous_crc: 0 };
 const PRODUCER: ProducerStamp<'_> = ProducerStamp { id: "p1", epoch: 0, seq: 0 };
 const RECEIVED_US: u64 = 1_764_000_000_123_456;
 const ID: u128 = 0x019a_b697_e87b_7000_8000_0000_015a_17c3;
@@ -44,7 +45,7 @@ fn the_writers_make_the_bytes_of_the_page() {
 #[test]
 fn the_readers_understand_the_bytes_of_the_page() {
     let page = on_the_page();
-    let header = EntryHeader::decode(&page).unwrap();
+    let header = EntryHeader::decode(&page, OWNER).unwrap();
     assert_eq!((header.kind, header.shard, header.index, header.address), (EntryKind::Commit, 0, 1, 4096));
     let parts: Vec<_> = header.parts(&page).unwrap().map(Result::unwrap).collect();
     let [(PartKind::Frame, bytes)] = parts[..] else { panic!("one frame, not {parts:?}") };

@@ -91,6 +91,7 @@ pub enum StartError {
 /// Why it does not start, or that it died.
 pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     let began = Instant::now();
+    end_on_panic();
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     ring::probe()?;
     let open_files = system::raise_open_files();
@@ -203,6 +204,16 @@ fn machine_warnings(open_files: u64, cores: usize, cpus: usize) -> Vec<String> {
         warnings.push(format!("{cores} cores were asked for, {cpus} are there: threads share them"));
     }
     warnings
+}
+
+/// A task that panicked must not leave half a broker behind, whose writers wait for ever: the process ends, and the next
+/// start recovers.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 /// Waits for a core to have recovered; returns the table it found, if it owns that.

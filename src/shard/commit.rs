@@ -69,7 +69,7 @@ impl Shard {
         let address = state.head.place_for(builder.disk_bytes()).expect("room was made sure of before accepting");
         let place = EntryPlace {
             kind,
-            shard: self.number,
+            owner: super::owner(self.settings.identity, self.number),
             index: state.head.next_index,
             address,
             durable_upto: state.durable_index,
@@ -157,6 +157,7 @@ impl Shard {
         self.room.notify_waiters();
         self.commit_turn.notify_one();
         self.tails_turn.notify_one();
+        self.space_turn.notify_one();
     }
 
     /// Takes no more events, and returns once everything accepted is durable (or the disk failed).

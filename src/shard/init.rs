@@ -127,7 +127,9 @@ pub fn open(path: &Path, shards: u16, ring: Ring) -> Result<DataDirectory, Direc
     let identity_path = path.join("identity.toml");
     if !identity_path.exists() {
         fs::create_dir_all(path).map_err(io)?;
-        let ours = |name: &str| name.starts_with("shard-") || matches!(name, "lock" | RESERVE | "identity.toml.new");
+        let ours = |name: &str| {
+            name.starts_with("shard-") || matches!(name, "lost+found" | "lock" | RESERVE | "identity.toml.new")
+        };
         let foreign =
             fs::read_dir(path).map_err(io)?.flatten().any(|entry| !ours(&entry.file_name().to_string_lossy()));
         if foreign {

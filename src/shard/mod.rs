@@ -33,7 +33,7 @@ use crate::io::clock::Clock;
 use crate::io::file::{JournalFile, SegmentFile};
 use crate::io::helper::Helper;
 use crate::limits::BLOCK_BYTES;
-use crate::log::entry::{ENTRY_HEADER_BYTES, EntryKind, PART_HEADER_BYTES, PartKind};
+use crate::log::entry::{ENTRY_HEADER_BYTES, EntryKind, Owner, PART_HEADER_BYTES, PartKind};
 use crate::log::file_header::Identity;
 use crate::log::group_log::Need;
 use crate::log::index::SegmentIndex;
@@ -221,6 +221,11 @@ pub struct Shard {
     /// Room in the entry, the ring or the tail memory.
     room: Notify,
     entry_bytes_max: usize,
+}
+
+/// Whose entries a shard's journal holds.
+fn owner(identity: Identity, shard: u16) -> Owner {
+    Owner { shard, cluster: identity.cluster }
 }
 
 impl State {

@@ -7,7 +7,7 @@
 use super::init::{Layout, journal_path, shard_directory};
 use super::replay::{Dirty, Replay};
 use super::space::segment_header;
-use super::{Fault, Member, Settings, Shard, State};
+use super::{Fault, Member, Settings, Shard, State, owner};
 use crate::group::Group;
 use crate::group::record;
 use crate::group::table::{Removed, Table, TableGroup};
@@ -15,9 +15,9 @@ use crate::io::clock::Clock;
 use crate::io::file::{JournalFile, SegmentFile};
 use crate::io::helper::Helper;
 use crate::limits::{BLOCK_BYTES, ENTRY_BYTES_MAX};
-use crate::log::entry::{EntryBuilder, EntryKind, EntryPlace};
+use crate::log::entry::{EntryBuilder, EntryKind, EntryPlace, Owner};
 use crate::log::file_header::{FileHeader, FileKind};
-use crate::log::journal::Ring;
+use crate::log::journal::{JournalHead, Ring};
 use crate::log::recovery::{self, End, JournalFault};
 use crate::log::segment::{self, SEGMENT_START};
 use crate::log::state::{self as state_file, Checkpoint, RecordKind, State as StateFile};
@@ -144,9 +144,14 @@ pub(super) fn examine(
     let own: Vec<TableGroup> = replay.table.groups().filter(|group| group.shard == number).cloned().collect();
     table.unwrap_or(&own).iter().for_each(|group| replay.open(group));
     let mut read = |slot: usize, position: u64, buffer: &mut _| files[slot].read(buffer, position);
-    let walked = recovery::walk(layout.ring, number, &checkpoint, needed_from, &mut read, |header, parts| {
-        replay.apply(number, header, parts)
-    });
+    let walked = recovery::walk(
+        layout.ring,
+        owner(layout.identity, number),
+        &checkpoint,
+        needed_from,
+        &mut read,
+        |header, parts| replay.apply(number, header, parts),
+    );
     let walked = walked.map_err(|cause| RecoverFault::Journal { directory: directory.clone(), cause })?;
     let Replay { mut groups, table: own_table, dirty, unknown, holed, .. } = replay;
     // A group that is out of the table was removed; only its files may be left. It was closed here before: one that was
@@ -196,7 +201,7 @@ pub fn recover(
                 index = head.next_index,
                 "a torn, never answered end of the journal was cut"
             );
-            link(&mut head, number, layout.ring, &files).map_err(io)?;
+            link(&mut head, owner(layout.identity, number), layout.ring, &files).map_err(io)?;
         }
         End::Damaged { index, address } => {
             let (slot, position) = layout.ring.place(address);
@@ -341,14 +346,14 @@ fn open_journal(data: &Layout, number: u16, directory: &Path) -> Result<Vec<Jour
 }
 
 /// Writes the entry that begins a fresh file behind a cut.
-fn link(head: &mut crate::log::journal::JournalHead, shard: u16, ring: Ring, files: &[JournalFile]) -> io::Result<()> {
+fn link(head: &mut JournalHead, owner: Owner, ring: Ring, files: &[JournalFile]) -> io::Result<()> {
     head.skip_file();
     let builder = EntryBuilder::new(crate::io::buffer::AlignedBuffer::default());
     let address =
         head.place_for_link(builder.disk_bytes()).ok_or_else(|| io::Error::other("the journal ring is full"))?;
     let place = EntryPlace {
         kind: EntryKind::Link,
-        shard,
+        owner,
         index: head.next_index,
         address,
         durable_upto: head.next_index - 1,

@@ -146,7 +146,7 @@ const CASES: [Case; 17] = [
             let last = site.entry(LAST);
             site.forge(LAST, |place| {
                 *place = EntryPlace {
-                    shard: 1,
+                    owner: Owner { shard: 1, ..place.owner },
                     index: LAST + 1,
                     address: last.address + BLOCK,
                     durable_upto: LAST + 1,
@@ -242,7 +242,7 @@ fn behind_a_cut_the_journal_goes_on_in_a_fresh_file() {
     assert_eq!((link.kind, link.address), (EntryKind::Link, RING.file_bytes + BLOCK));
     assert_eq!(link.previous_crc, site.entry(LAST - 2).crc);
     let (file, position) = Site::place(behind.address);
-    let still = EntryHeader::decode(&site.read(&file, position, BLOCK_BYTES)).unwrap();
+    let still = EntryHeader::decode(&site.read(&file, position, BLOCK_BYTES), site.owner()).unwrap();
     assert_eq!(still, behind, "what was cut is still there, and no part of the journal");
 
     // The state file would begin behind the cut; without it the journal is walked over the cut again.

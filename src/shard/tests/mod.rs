@@ -22,7 +22,7 @@ use crate::group::table::TableGroup;
 use crate::group::{Batch, Events, Receipt};
 use crate::io::{ring, system};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
-use crate::log::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, PartKind};
+use crate::log::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, Owner, PartKind};
 use crate::log::event::{Encoding, NewEvent};
 use crate::log::frame::ProducerStamp;
 use crate::log::journal::Ring;
@@ -154,7 +154,7 @@ impl Site {
         for slot in 0..RING.files {
             let bytes = std::fs::read(self.path(&journal_file(slot))).unwrap();
             for position in (BLOCK..RING.file_bytes).step_by(BLOCK_BYTES) {
-                let Ok(header) = EntryHeader::decode(&bytes[position as usize..]) else { continue };
+                let Ok(header) = EntryHeader::decode(&bytes[position as usize..], self.owner()) else { continue };
                 if RING.place(header.address) == (slot as usize, position)
                     && header.parts(&bytes[position as usize..]).is_ok()
                 {
@@ -198,6 +198,11 @@ impl Site {
         self.write(&file, position, &vec![0; header.disk_bytes() as usize]);
     }
 
+    /// Whose entries the journal holds.
+    fn owner(&self) -> Owner {
+        super::owner(init::inspect(self.root.path()).unwrap().identity, 0)
+    }
+
     /// The parts of an entry.
     fn parts(&self, index: u64) -> Vec<(PartKind, Vec<u8>)> {
         let (header, bytes) = (self.entry(index), self.entry_bytes(index));
@@ -212,7 +217,8 @@ impl Site {
         change: impl FnOnce(&mut EntryPlace),
     ) -> (Vec<u8>, u64) {
         let EntryHeader { kind, shard, index, address, durable_upto, previous_crc, .. } = self.entry(index);
-        let mut place = EntryPlace { kind, shard, index, address, durable_upto, previous_crc };
+        let owner = Owner { shard, ..self.owner() };
+        let mut place = EntryPlace { kind, owner, index, address, durable_upto, previous_crc };
         change(&mut place);
         let mut builder = EntryBuilder::new(crate::io::buffer::AlignedBuffer::default());
         parts.iter().for_each(|(kind, bytes)| builder.part(*kind, bytes));
