@@ -39,7 +39,7 @@ nextest:
 real-data: tests/node_modules/.package-lock.json
 
 tests/node_modules/.package-lock.json: tests/package.json tests/package-lock.json
-	cd tests && npm ci --no-audit --no-fund --loglevel=error
+	npm ci --prefix tests --no-audit --no-fund --loglevel=error
 	@touch $@
 
 lint:
