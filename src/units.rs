@@ -35,6 +35,11 @@ pub struct Size(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(pub Duration);
 
+/// A number with its noun: `1 shard`, `2 shards`.
+pub fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 /// Reads a number of bytes: `256B`, `10k` (10 000), `64MiB`, `1.5GiB`; without a unit it is bytes.
 pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let refuse = |complaint| Err(UnitError { given: text.to_owned(), complaint });

@@ -23,7 +23,7 @@ use crate::shard::init::{self, DirectoryFault};
 use crate::shard::peers::{self, Address};
 use crate::shard::recover::{RecoverFault, Recovered};
 use crate::stats::Stats;
-use crate::units::{print_size, rough_size};
+use crate::units::{counted, print_size, rough_size};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io;
@@ -276,7 +276,10 @@ fn facts(
     let direct = recovered.iter().all(|found| found.direct);
     let mut state = match new {
         true => "a new data directory".to_owned(),
-        false => format!("{groups} groups, {entries} journal entries applied in {:.3} s", longest.as_secs_f64()),
+        false => {
+            let groups = counted(groups as u64, "group");
+            format!("{groups}, {entries} journal entries applied in {:.3} s", longest.as_secs_f64())
+        }
     };
     if cut > 0 {
         state.push_str(", a torn end that was never answered was cut");
@@ -288,7 +291,7 @@ fn facts(
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("kernel", system::kernel()),
         ("io_uring", ring::FLAGS.to_owned()),
-        ("cores", format!("{cores} (one thread each), {} shards", recovered.len())),
+        ("cores", format!("{cores} (one thread each), {}", counted(recovered.len() as u64, "shard"))),
         ("open files", open_files.to_string()),
         ("data", format!("{} ({space})", broker.data.display())),
         ("journal", format!("{} × {} a shard, {way}", ring.files, print_size(ring.file_bytes))),

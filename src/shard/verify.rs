@@ -8,6 +8,7 @@ use crate::io::file::SegmentFile;
 use crate::log::recovery::End;
 use crate::log::scan;
 use crate::log::segment::{self, SEGMENT_START};
+use crate::units::counted;
 use std::path::Path;
 use thiserror::Error;
 
@@ -43,9 +44,9 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report,
     let _lock = init::lock_existing(path)?;
     let mut report = Report::default();
     report.lines.push(format!(
-        "{}: {} shards, cluster {}",
+        "{}: {}, cluster {}",
         path.display(),
-        layout.shards,
+        counted(layout.shards.into(), "shard"),
         uuid::Uuid::from_u128(layout.identity.cluster)
     ));
     let mut table: Option<Vec<TableGroup>> = None;
@@ -96,8 +97,8 @@ fn read_shard(layout: &Layout, number: u16, examined: &Examined, report: &mut Re
     };
     report.damage.extend(examined.warnings.iter().cloned());
     report.lines.push(format!(
-        "shard {number}: {} groups, state at entry {}, {} journal entries behind it; the journal {journal}",
-        examined.groups.len(),
+        "shard {number}: {}, state at entry {}, {} journal entries behind it; the journal {journal}",
+        counted(examined.groups.len() as u64, "group"),
         examined.checkpoint.index,
         examined.walked.entries,
     ));
