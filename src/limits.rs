@@ -43,6 +43,27 @@ pub const ANSWERS_PER_PRODUCER: usize = 64;
 /// A producer that was quiet for longer is forgotten.
 pub const PRODUCER_IDLE_US: u64 = 7 * 24 * 3600 * 1_000_000;
 
+// ---- consumers
+
+/// Name of a consumer.
+pub const CONSUMER_NAME_BYTES_MAX: usize = 120;
+/// Events that may be delivered to a consumer and not acked, unless its approval says otherwise.
+pub const CONSUMER_EVENTS_DEFAULT: u64 = 10_000;
+/// Bytes of such events.
+pub const CONSUMER_BYTES_DEFAULT: u64 = 64 << 20;
+/// Ranges that wait to be delivered to a consumer again.
+pub const CONSUMER_REPLAYS_MAX: usize = 1_000;
+/// What a consumer may say of a failure.
+pub const REASON_BYTES_MAX: usize = 1 << 10;
+/// Where a consumer asks to begin, as text.
+pub const START_BYTES_MAX: usize = 128;
+/// A consumer as it is stored; what any change of one needs room for.
+pub const CONSUMER_RECORD_BYTES_MAX: usize = 512 + REASON_BYTES_MAX + START_BYTES_MAX + 16 * CONSUMER_REPLAYS_MAX;
+/// Events of one answer to a consumer when it does not say.
+pub const NEXT_EVENTS_DEFAULT: u64 = 500;
+/// Consumers on one page of a list.
+pub const CONSUMERS_PER_PAGE_MAX: usize = 1_000;
+
 // ---- segments
 
 /// First allocation of a segment; it doubles as the group grows, so that a quiet group costs kilobytes.
@@ -70,6 +91,8 @@ pub const READ_EVENTS_DEFAULT: u64 = 1_000;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one finite answer when the caller does not say.
 pub const READ_BYTES_DEFAULT: u64 = 1 << 20;
+/// Encoded events that a core keeps for the next reader.
+pub const PIECES_BYTES_MAX: usize = 8 << 20;
 /// Longest wait of a long poll.
 pub const WAIT_SECONDS_MAX: u64 = 60;
 /// Groups on one page of a list.
@@ -110,5 +133,10 @@ const _: () = {
     assert!(EVENT_HEADERS_BYTES_MAX <= u16::MAX as usize, "an event's headers fit 16 bits");
     assert!(KEY_BYTES_MAX <= u16::MAX as usize, "a key fits 16 bits");
     assert!(PRODUCER_ID_BYTES_MAX <= u8::MAX as usize, "a producer's id fits 8 bits");
+    assert!(
+        CONSUMER_RECORD_BYTES_MAX as u64 + 2 * BLOCK_BYTES as u64 <= JOURNAL_FILE_BYTES_MIN,
+        "a consumer fits an entry"
+    );
+    assert!(REASON_BYTES_MAX <= u16::MAX as usize, "a reason fits 16 bits");
     assert!(JOURNAL_FILE_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64), "files are whole blocks");
 };

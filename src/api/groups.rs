@@ -10,7 +10,7 @@ use crate::group::name;
 use crate::http::{Head, Method};
 use crate::limits::GROUPS_PER_PAGE_MAX;
 use crate::shard::directory::Entry;
-use crate::shard::groups::Created;
+use crate::shard::groups::{Created, NewGroup};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
@@ -88,7 +88,8 @@ async fn create(context: &Rc<Context>, name: &str, body: &[u8], exchange: &mut E
     writable(context, name)?;
     let config = GroupConfig::parse(body, &GroupConfig::default())?;
     let most = context.broker.config.limits.groups;
-    let created = context.shards.create_group(context.lookup.directory(), name, config, most).await?;
+    let wanted = NewGroup { name: name.into(), config, shard: None, most };
+    let created = context.shards.create_group(context.lookup.directory(), wanted).await?;
     let created = created
         .ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))?;
     match created {
@@ -115,7 +116,8 @@ async fn create(context: &Rc<Context>, name: &str, body: &[u8], exchange: &mut E
 pub async fn create_on_produce(context: &Rc<Context>, name: &str) -> Result<(), Problem> {
     writable(context, name)?;
     let most = context.broker.config.limits.groups;
-    let created = context.shards.create_group(context.lookup.directory(), name, GroupConfig::default(), most).await?;
+    let wanted = NewGroup { name: name.into(), config: GroupConfig::default(), shard: None, most };
+    let created = context.shards.create_group(context.lookup.directory(), wanted).await?;
     created
         .map(|_| ())
         .ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))

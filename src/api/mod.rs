@@ -5,10 +5,12 @@
 //! body ─▶ produce  events in: one, or a batch (split, json, key_path take it apart)
 //!         read     events out: finite answers; live: history and live on one connection; event: one alone
 //!         groups   make, list, show, change, remove
+//!         consumer  who reads with a position: life, reading, acks, status
 //!         operations  livez, readyz, metrics, status
 //! problem  every error, mapped to HTTP in one place        encode  events as JSON, NDJSON, SSE
 //! ```
 
+pub mod consumer;
 pub mod encode;
 pub mod event;
 pub mod exchange;
@@ -19,6 +21,7 @@ pub mod live;
 pub mod operations;
 pub mod origin;
 pub mod parameters;
+pub mod pieces;
 pub mod position;
 pub mod problem;
 pub mod produce;
@@ -35,6 +38,7 @@ use crate::shard::peers::Shards;
 use crate::stats::{Counter, Stats};
 use exchange::Exchange;
 use foldhash::HashMap;
+use pieces::Pieces;
 use problem::Problem;
 use route::{Route, Target};
 use std::cell::{Cell, RefCell};
@@ -79,6 +83,8 @@ pub struct Context {
     pub body_bytes: Cell<u64>,
     /// Receive buffers that are not in use.
     pub buffers: RefCell<Pool>,
+    /// Encoded events that the next reader may want.
+    pub pieces: RefCell<Pieces>,
     /// Counters of this core by route and status.
     pub requests: RefCell<HashMap<(&'static str, u16), Counter>>,
 }
@@ -131,6 +137,11 @@ pub async fn answer(
         Target::Group(name) => groups::one(context, name, head, body, exchange).await?,
         Target::Events(name) => read::events(context, name, head, exchange).await?,
         Target::Event(name, which) => event::one(context, name, which, exchange).await?,
+        Target::Consumers(name) => consumer::status::of_group(context, name, head, exchange).await?,
+        Target::AllConsumers => consumer::status::of_all(context, head, exchange).await?,
+        Target::Consumer(group, name, action) => {
+            consumer::one(context, group, name, *action, head, body, exchange).await?;
+        }
         Target::Batch(_) | Target::Preflight => unreachable!("answered where it was routed"),
     }
     Ok(())

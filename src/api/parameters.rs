@@ -56,6 +56,18 @@ impl<'b> Parameters<'b> {
         }
     }
 
+    /// A switch: `1` or `true`, `0` or `false`.
+    ///
+    /// # Errors
+    /// `bad_parameter`.
+    pub fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.text(name)?.as_deref() {
+            None | Some("0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(_) => Err(Problem::bad_parameter(name, "1 or 0")),
+        }
+    }
+
     /// A duration with a unit; a longer one than `most` counts as `most`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use super::split::{Place, SplitFault};
 use crate::group::Refusal;
 use crate::group::config::BadConfig;
+use crate::group::consumer::{Life, Refusal as ConsumerRefusal};
 use crate::group::name::BadName;
 use crate::http::{Fault as HttpFault, Reply};
 use crate::shard::Fault;
@@ -33,6 +34,8 @@ pub struct Problem {
     pub retry_after_ms: Option<u64>,
     /// A header that goes with the code, and a member of the body.
     pub extra: Option<(Extra, u64)>,
+    /// Further members of the body.
+    pub members: Vec<(&'static str, serde_json::Value)>,
     /// Methods that are allowed here.
     pub allow: Option<&'static str>,
     /// The connection ends after this answer.
@@ -83,6 +86,7 @@ impl Problem {
             effect: Effect::None,
             retry_after_ms: None,
             extra: None,
+            members: Vec::new(),
             allow: None,
             close: false,
         }
@@ -98,6 +102,11 @@ impl Problem {
     #[must_use]
     pub fn closing(self) -> Self {
         Self { close: true, ..self }
+    }
+
+    fn member(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.members.push((name, value.into()));
+        self
     }
 
     fn with(self, extra: Extra, value: u64) -> Self {
@@ -148,6 +157,9 @@ impl Problem {
         if let Some((extra, value)) = self.extra {
             body[extra.member()] = json!(value);
             reply = reply.number(extra.header(), value);
+        }
+        for (name, value) in &self.members {
+            body[*name] = value.clone();
         }
         if let Some(allow) = self.allow {
             reply = reply.header("Allow", allow);
@@ -226,6 +238,44 @@ impl From<Refusal> for Problem {
             }
             Refusal::ProducerUnknown => Self::new(409, "producer_unknown", detail).with(Extra::ExpectedSeq, 0),
             Refusal::ProducerFenced { epoch } => Self::new(403, "producer_fenced", detail).with(Extra::Epoch, epoch),
+            Refusal::Consumer(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<ConsumerRefusal> for Problem {
+    fn from(refusal: ConsumerRefusal) -> Self {
+        let detail = refusal.to_string();
+        match refusal {
+            ConsumerRefusal::NotThere => Self::new(404, "no_consumer", detail),
+            ConsumerRefusal::NotApproved(life) => {
+                let code = match life {
+                    Life::Suspended => "consumer_suspended",
+                    Life::Revoked => "consumer_revoked",
+                    Life::Pending | Life::Approved => "consumer_pending",
+                };
+                Self::new(403, code, detail)
+            }
+            ConsumerRefusal::Expired => Self::new(403, "consumer_expired", detail),
+            ConsumerRefusal::WrongLife(_) => Self::new(409, "wrong_state", detail),
+            ConsumerRefusal::HasPosition => Self::new(409, "has_position", detail),
+            ConsumerRefusal::SessionActive { retry_after_ms } => {
+                Self::passing(409, "session_active", retry_after_ms, detail)
+            }
+            ConsumerRefusal::Fenced { epoch } => Self::new(409, "fenced", detail).member("epoch", epoch),
+            ConsumerRefusal::Rewound { session, next } => Self::passing(409, "rewound", 0, detail)
+                .member("session", session.to_string())
+                .member("epoch", session.epoch)
+                .member("next", next),
+            ConsumerRefusal::BeyondDelivered { delivered } => {
+                Self::new(409, "beyond_delivered", detail).member("delivered_offset", delivered.checked_sub(1))
+            }
+            ConsumerRefusal::NotNext { next } => Self::new(409, "not_next", detail).member("next", next),
+            ConsumerRefusal::NeedsSkip { next } => Self::new(409, "needs_skip", detail).member("next", next),
+            ConsumerRefusal::NothingToReplay { next } => {
+                Self::new(409, "nothing_to_replay", detail).member("next", next)
+            }
+            ConsumerRefusal::TooManyReplays => Self::new(429, "too_many_replays", detail),
         }
     }
 }
@@ -240,6 +290,9 @@ impl From<Fault> for Problem {
             Fault::Unknown => Self { effect: Effect::Unknown, ..Self::passing(500, "unknown", 1000, detail) },
             Fault::Stopped(_) => Self::passing(503, "stopped", 5000, detail),
             Fault::Damaged(_) => Self::new(503, "damaged", detail),
+            Fault::TooMany => {
+                Self::new(429, "too_many_consumers", "there are as many consumers as limits.consumers allows")
+            }
             Fault::Overloaded => Self::passing(503, "overloaded", 500, detail),
             Fault::DiskFull => Self::passing(507, "disk_full", 5000, detail),
             Fault::Gone { earliest } => Self::new(410, "gone", detail).with(Extra::Earliest, earliest),

@@ -3,6 +3,7 @@
 //! All of it is decided before the body is read, so a request that is refused costs no memory.
 
 use super::Context;
+use super::consumer::Action;
 use super::origin;
 use super::problem::Problem;
 use crate::http::{Framing, Head, Method, decode, segments};
@@ -34,6 +35,12 @@ pub enum Target<'b> {
     Batch(Cow<'b, str>),
     /// `/v1/groups/{group}/events/{offset or id}`.
     Event(Cow<'b, str>, Cow<'b, str>),
+    /// `/v1/consumers`.
+    AllConsumers,
+    /// `/v1/groups/{group}/consumers`.
+    Consumers(Cow<'b, str>),
+    /// `/v1/groups/{group}/consumers/{consumer}` and what is behind it.
+    Consumer(Cow<'b, str>, Cow<'b, str>, Action),
     /// A browser asks whether a page may ask.
     Preflight,
 }
@@ -59,18 +66,26 @@ impl Target<'_> {
             Self::Events(_) => "events",
             Self::Batch(_) => "batch",
             Self::Event(..) => "event",
+            Self::AllConsumers | Self::Consumers(_) => "consumers",
+            Self::Consumer(_, _, action) => action.name(),
             Self::Preflight => "preflight",
         }
     }
 
     fn allow(&self) -> &'static str {
         match self {
-            Self::Live | Self::Ready | Self::Metrics | Self::Status | Self::Groups | Self::Event(..) => {
-                "GET, HEAD, OPTIONS"
-            }
+            Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Status
+            | Self::Groups
+            | Self::Event(..)
+            | Self::AllConsumers
+            | Self::Consumers(_) => "GET, HEAD, OPTIONS",
             Self::Group(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
             Self::Events(_) => "GET, HEAD, POST, OPTIONS",
             Self::Batch(_) => "POST, OPTIONS",
+            Self::Consumer(_, _, action) => action.allow(),
             Self::Preflight => "OPTIONS",
         }
     }
@@ -81,6 +96,7 @@ impl Target<'_> {
             Self::Group(_) => reads || matches!(method, Method::Put | Method::Patch | Method::Delete),
             Self::Events(_) => reads || method == Method::Post,
             Self::Batch(_) => method == Method::Post,
+            Self::Consumer(_, _, action) => action.methods().contains(&method),
             Self::Preflight => true,
             _ => reads,
         }
@@ -139,7 +155,8 @@ pub fn too_large(body_max: u64) -> Problem {
 fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
     let mut parts = segments(path);
     let mut next = || parts.next();
-    let (first, second, group, kind, which, more) = (next(), next(), next(), next(), next(), next());
+    let (first, second, group, kind, which) = (next(), next(), next(), next(), next());
+    let (action, more) = (next(), next());
     let group = group.filter(|group| !group.is_empty());
     if let (Some("v1"), Some("groups"), Some(group), None) = (first, second, group, more) {
         let name = decode(group)?;
@@ -147,7 +164,17 @@ fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
             (None, None) => Some(Target::Group(name)),
             (Some("events"), None) => Some(Target::Events(name)),
             (Some("batch"), None) => Some(Target::Batch(name)),
-            (Some("events"), Some(which)) if !which.is_empty() => Some(Target::Event(name, decode(which)?)),
+            (Some("events"), Some(which)) if !which.is_empty() && action.is_none() => {
+                Some(Target::Event(name, decode(which)?))
+            }
+            (Some("consumers"), None) => Some(Target::Consumers(name)),
+            (Some("consumers"), Some(which)) if !which.is_empty() => {
+                let action = action.map_or(Some(Action::Itself), Action::parse);
+                match action {
+                    Some(action) => Some(Target::Consumer(name, decode(which)?, action)),
+                    None => None,
+                }
+            }
             _ => None,
         });
     }
@@ -157,6 +184,7 @@ fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
         "/metrics" => Some(Target::Metrics),
         "/v1/status" => Some(Target::Status),
         "/v1/groups" => Some(Target::Groups),
+        "/v1/consumers" => Some(Target::AllConsumers),
         _ => None,
     })
 }
@@ -176,6 +204,13 @@ mod tests {
             ("/v1/groups/a/batch", "Some(Batch(\"a\"))"),
             ("/v1/groups/a/events/7", "Some(Event(\"a\", \"7\"))"),
             ("/v1/groups/a/events/7/x", "None"),
+            ("/v1/consumers", "Some(AllConsumers)"),
+            ("/v1/groups/a/consumers", "Some(Consumers(\"a\"))"),
+            ("/v1/groups/a/consumers/", "None"),
+            ("/v1/groups/a/consumers/c%2Dd", "Some(Consumer(\"a\", \"c-d\", Itself))"),
+            ("/v1/groups/a/consumers/c/next", "Some(Consumer(\"a\", \"c\", Next))"),
+            ("/v1/groups/a/consumers/c/other", "None"),
+            ("/v1/groups/a/consumers/c/next/x", "None"),
             ("/v1/groups/a/other", "None"),
             ("/v1/groups/a/", "None"),
             ("/v1/groups/a/events/", "None"),

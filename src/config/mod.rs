@@ -51,6 +51,8 @@ pub struct Config {
     pub storage: Storage,
     /// What a request and a broker may hold.
     pub limits: Limits,
+    /// Readers with a position.
+    pub consumers: Consumers,
     /// What is said on stderr.
     pub log: Log,
     /// Tokens.
@@ -113,10 +115,21 @@ pub struct Limits {
     pub max_batch_bytes: u64,
     /// Groups of the broker.
     pub groups: usize,
+    /// Consumers of a shard.
+    pub consumers: usize,
     /// Requests under way to another core, a core.
     pub queue: usize,
     /// How long a write may wait for room before it is answered 503.
     pub waiting: Duration,
+}
+
+/// Readers with a position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumers {
+    /// How long a session lives without a call, unless an approval says otherwise.
+    pub lease: Duration,
+    /// A consumer that acks nothing for this long, although something was delivered, counts as stuck.
+    pub stuck_after: Duration,
 }
 
 /// What is said on stderr.
@@ -190,9 +203,11 @@ impl Default for Config {
                 max_event_bytes: MIB,
                 max_batch_bytes: 8 * MIB,
                 groups: 100_000,
+                consumers: 250_000,
                 queue: 4096,
                 waiting: Duration::from_secs(5),
             },
+            consumers: Consumers { lease: Duration::from_secs(30), stuck_after: Duration::from_secs(60) },
             log: Log { format: LogFormat::Auto, level: LogLevel::Info },
             auth: Auth { enabled: false },
         }

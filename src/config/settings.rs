@@ -128,10 +128,17 @@ settings! {
         "Largest body of a batch.";
     rare "limits.groups" => limits.groups,
         "Groups of the broker.";
+    rare "limits.consumers" => limits.consumers,
+        "Consumers of a shard.";
     rare "limits.queue" => limits.queue,
         "Requests under way from one core to another.";
     rare "limits.waiting" => limits.waiting,
         "How long a write may wait for room before it is answered 503.";
+
+    rare "consumers.lease" => consumers.lease,
+        "How long a consumer's session lives without a call, unless its approval says otherwise.";
+    rare "consumers.stuck_after" => consumers.stuck_after,
+        "A consumer that acks nothing for this long, although something was delivered, counts as stuck.";
 
     common "log.format" => log.format,
         "\"text\", \"json\", or \"auto\": text on a terminal, else json.";

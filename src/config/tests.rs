@@ -90,8 +90,11 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.max_event_bytes", "512KiB", ""),
     ("limits.max_batch_bytes", "2MiB", ""),
     ("limits.groups", "7", "7"),
+    ("limits.consumers", "9", "9"),
     ("limits.queue", "16", "16"),
     ("limits.waiting", "0s", ""),
+    ("consumers.lease", "5s", ""),
+    ("consumers.stuck_after", "1h", ""),
     ("log.format", "json", ""),
     ("log.level", "trace", ""),
 ];

@@ -4,6 +4,7 @@
 //! shard once the journal entry that holds the decision is durable.
 
 pub mod config;
+pub mod consumer;
 pub mod ids;
 pub mod name;
 pub mod producers;
@@ -15,6 +16,7 @@ use crate::log::frame::{FrameHeader, ProducerStamp, request_overhead};
 use crate::log::group_log::{GroupLog, Need, SegmentLimits};
 use bytes::Bytes;
 use config::GroupConfig;
+use consumer::Consumers;
 use ids::Ids;
 use producers::{Producers, Verdict};
 use std::collections::VecDeque;
@@ -110,6 +112,9 @@ pub enum Refusal {
         /// The newest epoch.
         epoch: u64,
     },
+    /// A consumer may not do it.
+    #[error("{0}")]
+    Consumer(consumer::Refusal),
 }
 
 /// What [`Group::accept`] may come to besides a receipt.
@@ -131,6 +136,8 @@ pub struct Group {
     pub log: GroupLog,
     /// Who produced into it.
     pub producers: Producers,
+    /// Who reads it with a position of its own.
+    pub consumers: Consumers,
     /// Smallest offset that can be read.
     pub earliest: u64,
     /// Whether it was deleted and only its files are left.
@@ -172,6 +179,7 @@ impl Group {
             config: record.config,
             log: GroupLog::restore(record.number, record.next_offset, record.segments),
             producers: record.producers,
+            consumers: Consumers::new(),
             earliest: record.earliest,
             closed: record.closed,
             next_offset: record.next_offset,

@@ -61,16 +61,33 @@ pub enum PartKind {
     GroupConfigured = 4,
     /// A group takes no further events (the group's shard).
     GroupClosed = 5,
+    /// A consumer subscribed, or anything but its head changed: all of it.
+    Consumer = 10,
+    /// A consumer's head moved: `group 4 · head 8 · when 8 · name`.
+    ConsumerAcked = 11,
+    /// A consumer is gone: `group 4 · name`.
+    ConsumerRemoved = 12,
     /// Reserved: header of a bulk request whose bytes were written straight to the segment.
     Bulk = 32,
 }
 
 impl PartKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        use PartKind::{Frame, GroupClosed, GroupConfigured, GroupRegistered, GroupRemoved};
-        [Frame, GroupRegistered, GroupRemoved, GroupConfigured, GroupClosed]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        use PartKind::{
+            Consumer, ConsumerAcked, ConsumerRemoved, Frame, GroupClosed, GroupConfigured, GroupRegistered,
+            GroupRemoved,
+        };
+        let known = [
+            Frame,
+            GroupRegistered,
+            GroupRemoved,
+            GroupConfigured,
+            GroupClosed,
+            Consumer,
+            ConsumerAcked,
+            ConsumerRemoved,
+        ];
+        known.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -34,6 +34,8 @@ pub enum RecordKind {
     TableGroup = 2,
     /// A name that was removed, and where its offsets go on (shard 0).
     TableRemoved = 3,
+    /// One consumer of a group of this shard.
+    Consumer = 4,
 }
 
 /// The place in the journal that a state stands for.
@@ -144,6 +146,7 @@ impl<'b> State<'b> {
                     1 => RecordKind::Group,
                     2 => RecordKind::TableGroup,
                     3 => RecordKind::TableRemoved,
+                    4 => RecordKind::Consumer,
                     _ => return Err(Malformed("the state file has a record of unknown kind")),
                 };
                 fields.bytes(3)?;

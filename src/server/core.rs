@@ -130,6 +130,7 @@ impl Core {
             keep_alive: format!("timeout={}", config.http.keep_alive.as_secs()),
             body_bytes: Cell::new(0),
             buffers: RefCell::new(Pool::new(RECEIVE_BUFFERS_KEPT, RECEIVE_BYTES * 2)),
+            pieces: RefCell::default(),
             requests: RefCell::default(),
             broker: Arc::clone(&self.broker),
         });

@@ -7,6 +7,7 @@ use crate::log::entry::{ENTRY_HEADER_BYTES, PART_HEADER_BYTES};
 use crate::log::event::NewEvent;
 use crate::log::frame::{FRAME_HEADER_BYTES, request_overhead};
 use crate::log::group_log::Need;
+use std::future::Future;
 use std::rc::Rc;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -21,7 +22,7 @@ pub struct Accepted {
 }
 
 /// What stands in the way of a write right now.
-enum Wait {
+pub(super) enum Wait {
     Room,
     Space(oneshot::Receiver<Result<(), Fault>>),
 }
@@ -69,16 +70,14 @@ impl Shard {
         loop {
             // The room may come back between the try and the wait, so the wait begins first.
             let room = self.room.notified();
-            let waited = match self.try_append(group, batch)? {
+            match self.try_append(group, batch)? {
                 Ok(accepted) => return Ok(accepted),
-                Err(Wait::Room) => timeout_at(deadline, room).await.map(Ok),
-                Err(Wait::Space(done)) => timeout_at(deadline, done).await.map(|answer| answer.unwrap_or(Ok(()))),
-            };
-            waited.map_err(|_| Fault::Overloaded)??;
+                Err(wait) => self.wait_out(wait, room, deadline).await?,
+            }
         }
     }
 
-    fn try_append(&self, number: u32, batch: &Batch<'_>) -> Result<Result<Accepted, Wait>, Fault> {
+    pub(super) fn try_append(&self, number: u32, batch: &Batch<'_>) -> Result<Result<Accepted, Wait>, Fault> {
         let state = &mut *self.state.borrow_mut();
         state.writable()?;
         let bytes = PART_HEADER_BYTES + FRAME_HEADER_BYTES + stored_bytes(batch);
@@ -119,6 +118,20 @@ impl Shard {
                 Ok(Err(Wait::Space(waiter)))
             }
         }
+    }
+
+    /// Waits for what stood in the way, at most until `deadline`.
+    pub(super) async fn wait_out(
+        &self,
+        wait: Wait,
+        room: impl Future<Output = ()>,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let waited = match wait {
+            Wait::Room => timeout_at(deadline, room).await.map(Ok),
+            Wait::Space(done) => timeout_at(deadline, done).await.map(|answer| answer.unwrap_or(Ok(()))),
+        };
+        waited.map_err(|_| Fault::Overloaded)?
     }
 
     fn want_space(&self, state: &mut State, number: u32, need: Need) {

@@ -14,12 +14,14 @@
 use super::init::release_reserve;
 use super::tails::Move;
 use super::{Fault, Member, Shard, State};
+use crate::group::consumer::{self, Consumer};
 use crate::group::record;
 use crate::group::table::Table;
 use crate::io::file::{self, SegmentFile};
 use crate::log::file_header::Identity;
 use crate::log::state::{self as state_file, Checkpoint, RecordKind, Records};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -29,6 +31,8 @@ use std::time::Instant;
 const DUE_FRACTION: u64 = 4;
 /// Groups noted at once, between two turns of the loop.
 const GROUPS_PER_SLICE: usize = 64;
+/// Consumers noted at once.
+const CONSUMERS_PER_SLICE: usize = 256;
 /// Segments synced in one turn of the mover.
 const SYNCS_PER_TURN: usize = 8;
 /// Bytes planned to be moved in one turn.
@@ -62,6 +66,16 @@ impl Snapshot {
             member.snapshot = self.epoch;
             if let Some(taking) = &mut self.taking {
                 taking.records.add(RecordKind::Group, |out| record::encode(&member.group, out));
+            }
+        }
+    }
+
+    /// The same for a consumer of `group`.
+    pub(super) fn note_consumer(&mut self, group: u32, name: &str, consumer: &mut Consumer) {
+        if consumer.live.snapshot < self.epoch {
+            consumer.live.snapshot = self.epoch;
+            if let Some(taking) = &mut self.taking {
+                taking.records.add(RecordKind::Consumer, |out| consumer::encode(group, name, consumer, out));
             }
         }
     }
@@ -210,10 +224,33 @@ impl Shard {
                 }
             }
             crate::io::ring::park().await;
+            for number in slice {
+                self.note_consumers(*number).await;
+            }
         }
         let state = &mut *self.state.borrow_mut();
         if let Some(table) = &state.table {
             state.snapshot.note_table(table);
+        }
+    }
+
+    async fn note_consumers(&self, number: u32) {
+        let mut after: Option<Box<str>> = None;
+        loop {
+            {
+                let state = &mut *self.state.borrow_mut();
+                let Some(member) = state.groups.get_mut(&number) else { return };
+                let start = after.take().map_or(Bound::Unbounded, Bound::Excluded);
+                let rest = member.group.consumers.range_mut::<Box<str>, _>((start, Bound::Unbounded));
+                for (name, consumer) in rest.take(CONSUMERS_PER_SLICE) {
+                    state.snapshot.note_consumer(number, name, consumer);
+                    after = Some(name.clone());
+                }
+            }
+            if after.is_none() {
+                return;
+            }
+            crate::io::ring::park().await;
         }
     }
 

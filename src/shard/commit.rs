@@ -158,6 +158,7 @@ impl Shard {
         self.commit_turn.notify_one();
         self.tails_turn.notify_one();
         self.space_turn.notify_one();
+        self.lease_turn.notify_one();
     }
 
     /// Takes no more events, and returns once everything accepted is durable (or the disk failed).

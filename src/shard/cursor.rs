@@ -59,6 +59,12 @@ impl Cursor {
         Self { shards, shard, group, offset, read_next: offset, place: None }
     }
 
+    /// Number of the group.
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        self.group
+    }
+
     /// The next offset to be read.
     #[must_use]
     pub fn offset(&self) -> u64 {

@@ -25,6 +25,19 @@ pub enum Created {
     Existing(TableGroup),
 }
 
+/// A group that is asked for.
+#[derive(Clone, Debug)]
+pub struct NewGroup {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its configuration.
+    pub config: GroupConfig,
+    /// The shard it must live in, if not the one with the fewest.
+    pub shard: Option<u16>,
+    /// How many groups there may be.
+    pub most: usize,
+}
+
 /// A group's state for its info page.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupInfo {
@@ -44,18 +57,19 @@ pub struct GroupInfo {
 
 impl Shard {
     /// Registers a name (shard 0). Durable when it returns.
-    async fn register(&self, name: &str, config: GroupConfig, most: usize) -> Result<Option<Created>, Fault> {
+    async fn register(&self, wanted: &NewGroup) -> Result<Option<Created>, Fault> {
         let (created, entry) = {
             let state = &mut *self.state.borrow_mut();
             state.writable()?;
             let table = state.table.as_ref().ok_or(Fault::NoGroup)?;
-            if let Some(group) = table.get(name) {
+            if let Some(group) = table.get(&wanted.name) {
                 // Whoever made it may still be waiting for the disk.
                 (Created::Existing(group.clone()), state.newest_change())
-            } else if table.len() >= most {
+            } else if table.len() >= wanted.most {
                 return Ok(None);
             } else {
-                let group = table.plan(name, config, self.clock.now_us());
+                let mut group = table.plan(&wanted.name, wanted.config, self.clock.now_us());
+                group.shard = wanted.shard.unwrap_or(group.shard);
                 let mut part = Vec::new();
                 group.encode(&mut part);
                 if !state.has_room(part.len() + 64, self.entry_bytes_max) {
@@ -153,6 +167,8 @@ impl Shard {
             let _ = state.member_mut(number);
             let Some(member) = state.groups.remove(&number) else { return };
             member.watchers.into_values().for_each(std::task::Waker::wake);
+            member.waits.into_values().flatten().for_each(|(_, waker)| waker.wake());
+            state.consumers -= member.group.consumers.len();
             state.tail_bytes -= member.group.log.tail_bytes();
             let sequences: Vec<u32> = sequences(&member.group.log).collect();
             for &sequence in &sequences {
@@ -215,15 +231,8 @@ impl Shards {
     ///
     /// # Errors
     /// Why a shard did not do it.
-    pub async fn create_group(
-        &self,
-        directory: &Directory,
-        name: &str,
-        config: GroupConfig,
-        most: usize,
-    ) -> Result<Option<Created>, Fault> {
-        let registered = name.to_owned();
-        let created = self.on(0, move |shard| Box::pin(async move { shard.register(&registered, config, most).await }));
+    pub async fn create_group(&self, directory: &Directory, wanted: NewGroup) -> Result<Option<Created>, Fault> {
+        let created = self.on(0, move |shard| Box::pin(async move { shard.register(&wanted).await }));
         let created = created.await?;
         if let Some(Created::New(group)) = &created {
             let opened = group.clone();

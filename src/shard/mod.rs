@@ -13,10 +13,12 @@
 mod append;
 mod checkpoint;
 mod commit;
+pub mod consumers;
 pub mod cursor;
 pub mod directory;
 pub mod groups;
 pub mod init;
+mod leases;
 pub mod peers;
 pub mod read;
 pub mod recover;
@@ -85,6 +87,9 @@ pub enum Fault {
     /// There was no room in time; nothing was done.
     #[error("the disk does not keep up")]
     Overloaded,
+    /// There are as many as there may be; nothing was done.
+    #[error("there are as many as there may be")]
+    TooMany,
     /// The disk is full but for its reserve; nothing was done.
     #[error("the disk is full up to its reserve")]
     DiskFull,
@@ -129,11 +134,16 @@ pub struct Settings {
     pub idle: Duration,
 }
 
+/// Who waits for a consumer, by its name.
+type Waits = HashMap<Box<str>, HashMap<u64, Waker>>;
+
 /// One group and who waits for it.
 struct Member {
     group: Group,
     /// Readers at the tail.
     watchers: HashMap<u64, Waker>,
+    /// Who waits for a consumer, by its name.
+    waits: Waits,
     /// Writers that wait for room in a segment.
     space_waiters: Vec<oneshot::Sender<Result<(), Fault>>>,
     space_wanted: bool,
@@ -185,6 +195,9 @@ struct State {
     fault: Option<Fault>,
     /// Who waits for an index to become durable.
     waiters: Vec<(u64, Waker)>,
+    /// Consumers of all groups.
+    consumers: usize,
+    leases: leases::Leases,
     /// Counts the readers that ever waited at a tail.
     watches: u64,
     free_buffers: Vec<AlignedBuffer>,
@@ -220,6 +233,8 @@ pub struct Shard {
     space_turn: Notify,
     /// Room in the entry, the ring or the tail memory.
     room: Notify,
+    /// A first lease to look after.
+    lease_turn: Notify,
     entry_bytes_max: usize,
 }
 
@@ -229,6 +244,33 @@ fn owner(identity: Identity, shard: u16) -> Owner {
 }
 
 impl State {
+    /// The state of a shard without groups, on whose journal nothing is under way.
+    fn idle(head: JournalHead, checkpoint: Checkpoint, segment_files: usize) -> Self {
+        Self {
+            groups: HashMap::default(),
+            table: None,
+            open: Open::default(),
+            in_flight: VecDeque::new(),
+            head,
+            durable_index: 0,
+            covered_index: 0,
+            fault: None,
+            waiters: Vec::new(),
+            consumers: 0,
+            leases: leases::Leases::new(),
+            watches: 0,
+            free_buffers: Vec::new(),
+            tail_bytes: 0,
+            flush_queue: VecDeque::new(),
+            space_queue: VecDeque::new(),
+            segments: LruCache::new(segment_files),
+            dirty: hashlink::LinkedHashMap::new(),
+            snapshot: checkpoint::Snapshot::default(),
+            checkpoint,
+            closing: false,
+        }
+    }
+
     /// Index of the entry that gathers.
     fn open_index(&self) -> u64 {
         self.head.next_index
@@ -262,13 +304,17 @@ impl State {
 
     /// Adds a change that is no event to the entry that gathers. Returns the entry's index.
     fn add_part(&mut self, kind: PartKind, bytes: Vec<u8>) -> u64 {
-        self.open.bytes += PART_HEADER_BYTES + bytes.len();
-        self.open.parts.push((kind, bytes));
+        self.open.add_part(kind, bytes);
         self.open_index()
     }
 }
 
 impl Open {
+    fn add_part(&mut self, kind: PartKind, bytes: Vec<u8>) {
+        self.bytes += PART_HEADER_BYTES + bytes.len();
+        self.parts.push((kind, bytes));
+    }
+
     fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.parts.is_empty()
     }
@@ -279,6 +325,7 @@ impl Member {
         Self {
             group,
             watchers: HashMap::default(),
+            waits: Waits::default(),
             space_waiters: Vec::new(),
             space_wanted: false,
             gate: None,
@@ -294,6 +341,8 @@ impl Shard {
         tokio_uring::spawn(Rc::clone(self).commit());
         tokio_uring::spawn(Rc::clone(self).allocate());
         tokio_uring::spawn(Rc::clone(self).move_tails());
+        self.recover_leases();
+        tokio_uring::spawn(Rc::clone(self).end_leases());
         // What was replayed would be replayed again by the next start.
         self.want_checkpoint();
     }

@@ -9,6 +9,7 @@ use super::replay::{Dirty, Replay};
 use super::space::segment_header;
 use super::{Fault, Member, Settings, Shard, State, owner};
 use crate::group::Group;
+use crate::group::consumer::{self, Consumer};
 use crate::group::record;
 use crate::group::table::{Removed, Table, TableGroup};
 use crate::io::clock::Clock;
@@ -23,9 +24,8 @@ use crate::log::segment::{self, SEGMENT_START};
 use crate::log::state::{self as state_file, Checkpoint, RecordKind, State as StateFile};
 use crate::stats::ShardStats;
 use foldhash::{HashMap, HashMapExt};
-use hashlink::LruCache;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -238,29 +238,19 @@ pub fn recover(
             tail_bytes: groups.values().map(|group| group.log.tail_bytes()).sum(),
             groups: groups.into_iter().map(|(number, group)| (number, Member::new(group))).collect(),
             table: (number == 0).then_some(table),
-            open: super::Open::default(),
-            in_flight: VecDeque::new(),
-            head,
             durable_index,
             // No entry says yet that the last one, which readers see from now on, must be there.
             covered_index: durable_index - u64::from(walked.end == End::Clean && walked.entries > 0),
             fault,
-            waiters: Vec::new(),
-            watches: 0,
-            free_buffers: Vec::new(),
-            flush_queue: VecDeque::new(),
-            space_queue: VecDeque::new(),
-            segments: LruCache::new(settings.segment_files),
             dirty,
-            snapshot: super::checkpoint::Snapshot::default(),
-            checkpoint,
-            closing: false,
+            ..State::idle(head, checkpoint, settings.segment_files)
         }),
         settings,
         commit_turn: Notify::new(),
         tails_turn: Notify::new(),
         space_turn: Notify::new(),
         room: Notify::new(),
+        lease_turn: Notify::new(),
         entry_bytes_max: (layout.ring.entry_bytes_max() as usize).min(ENTRY_BYTES_MAX),
     };
     Ok((Rc::new(shard), recovered))
@@ -297,7 +287,8 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
             checkpoint.generation
         ));
     }
-    let mut groups = HashMap::new();
+    let mut groups: HashMap<u32, Group> = HashMap::new();
+    let mut consumers: Vec<(u32, Box<str>, Consumer)> = Vec::new();
     let mut table = Table::new(data.shards as usize);
     let bad = |cause: String| RecoverFault::BadFile {
         path: directory.join(state_file::file_name(checkpoint.generation)),
@@ -312,8 +303,17 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
             }),
             RecordKind::TableGroup => TableGroup::decode(&mut fields).map(|group| table.insert(group)),
             RecordKind::TableRemoved => Removed::decode(&mut fields).map(|removed| table.remove(removed)),
+            RecordKind::Consumer => consumer::decode(&mut fields).map(|(group, name, consumer)| {
+                consumers.push((group, name.into(), consumer));
+            }),
         };
         read.map_err(|fault| bad(fault.to_string()))?;
+    }
+    // Each was noted when it first changed, so in any order with its group.
+    for (group, name, consumer) in consumers {
+        if let Some(group) = groups.get_mut(&group) {
+            group.consumers.insert(name, consumer);
+        }
     }
     let needed_from = oldest.map_or(checkpoint.next_address, |(oldest, _)| oldest.next_address);
     Ok(Before { checkpoint, needed_from, groups, table, warnings })

@@ -4,6 +4,7 @@
 //! a segment's recorded end never count.
 
 use crate::group::Group;
+use crate::group::consumer;
 use crate::group::record;
 use crate::group::table::{Removed, Table, TableGroup};
 use crate::io::file::SegmentFile;
@@ -89,6 +90,25 @@ impl Replay {
                 self.unknown.remove(&number);
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.closed = true;
+                }
+            }
+            PartKind::Consumer => {
+                let (group, name, consumer) = consumer::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.consumers.insert(name.into(), consumer);
+                }
+            }
+            PartKind::ConsumerAcked => {
+                let (group, head, at_us, name) =
+                    consumer::decode_acked(&mut fields).map_err(|fault| fault.to_string())?;
+                let consumer = self.groups.get_mut(&group).and_then(|group| group.consumers.get_mut(name));
+                consumer.into_iter().for_each(|consumer| consumer.advance(head, at_us));
+            }
+            PartKind::ConsumerRemoved => {
+                let number = fields.u32().map_err(|fault| fault.to_string())?;
+                let name = fields.short_text().map_err(|fault| fault.to_string())?;
+                if let Some(group) = self.groups.get_mut(&number) {
+                    group.consumers.remove(name);
                 }
             }
             PartKind::Bulk => return Err("a part of a kind that this version does not write".into()),

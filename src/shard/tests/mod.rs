@@ -12,7 +12,7 @@ mod state_file;
 
 use super::cursor::{Cursor, Frames};
 use super::directory::Directory;
-use super::groups::Created;
+use super::groups::{Created, NewGroup};
 use super::init::{self, DataDirectory, shard_directory};
 use super::peers::{self, Shards};
 use super::recover::{RecoverFault, Recovered, recover};
@@ -257,7 +257,13 @@ fn text(data: &str) -> NewEvent<'_> {
 
 impl Node {
     async fn make(&self, name: &str, config: GroupConfig) -> u32 {
-        match self.shards.create_group(&self.directory, name, config, 100).await.unwrap().unwrap() {
+        match self
+            .shards
+            .create_group(&self.directory, NewGroup { name: name.into(), config, shard: None, most: 100 })
+            .await
+            .unwrap()
+            .unwrap()
+        {
             Created::New(group) | Created::Existing(group) => group.number,
         }
     }
@@ -343,6 +349,7 @@ impl Node {
             self.shard.commit_turn.notify_one();
             self.shard.tails_turn.notify_one();
             self.shard.space_turn.notify_one();
+            self.shard.lease_turn.notify_one();
             self.shard.mover.run(|| ()).await;
             self.shard.opener.run(|| ()).await;
             ring::park().await;

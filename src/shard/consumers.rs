@@ -1,0 +1,399 @@
+//! Consumers: their decisions are taken here on the accepted head, written down in the commit that gathers, and told
+//! once that is durable. Whoever waits for a consumer is woken when there is something new to look at.
+//!
+//! An ack shares the commit of whatever else is written at that moment, and costs no sync of its own.
+
+use super::{Fault, Member, Shard, State};
+use crate::group::consumer::{self, Blocked, Change, Consumer, Life, Now, Refusal, Terms};
+use crate::group::{Batch, Events};
+use crate::limits::CONSUMER_RECORD_BYTES_MAX;
+use crate::log::entry::PartKind;
+use crate::log::segment::SEGMENT_START;
+use crate::log::wire::put_short;
+use std::ops::Bound;
+use std::task::Poll;
+use std::time::Instant;
+use tokio::time::timeout_at;
+
+/// What a consumer's decision rests on besides itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground {
+    /// Smallest offset of the group that can be read.
+    pub earliest: u64,
+    /// Offset behind the last event that everybody may see.
+    pub tail: u64,
+    /// Both clocks.
+    pub now: Now,
+}
+
+/// A decision and the journal entry that holds what it rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Decided<R> {
+    /// The decision.
+    pub value: R,
+    /// The journal entry to wait for.
+    pub entry: u64,
+}
+
+/// An approval that comes with a subscription.
+#[derive(Clone, Debug)]
+pub struct Approval {
+    /// Where the consumer begins.
+    pub start: u64,
+    /// What it is granted.
+    pub terms: Terms,
+}
+
+/// A consumer as it is now.
+#[derive(Clone, Debug)]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub name: Box<str>,
+    /// All of it.
+    pub consumer: Consumer,
+    /// What its group is.
+    pub ground: Ground,
+    /// Why nothing is delivered to it now.
+    pub blocked: Option<Blocked>,
+}
+
+fn refused(refusal: Refusal, after: u64) -> Fault {
+    Fault::Refused { refusal: crate::group::Refusal::Consumer(refusal), after }
+}
+
+impl Shard {
+    fn now(&self) -> Now {
+        Now { wall_us: self.clock.now_us(), instant: Instant::now() }
+    }
+
+    /// Waits until any change of a consumer fits the entry that gathers.
+    async fn room_for_consumer(&self, more: usize) -> Result<(), Fault> {
+        let deadline = tokio::time::Instant::now() + self.settings.waiting;
+        loop {
+            // The room may come back between the look and the wait, so the wait begins first.
+            let room = self.room.notified();
+            {
+                let state = self.state.borrow();
+                state.writable()?;
+                if state.has_room(CONSUMER_RECORD_BYTES_MAX + more, self.entry_bytes_max) {
+                    return Ok(());
+                }
+            }
+            self.tails_turn.notify_one();
+            timeout_at(deadline, room).await.map_err(|_| Fault::Overloaded)?;
+        }
+    }
+
+    /// Lets `decide` change a consumer, and writes down what changed, whether or not it came to a refusal.
+    ///
+    /// # Errors
+    /// The refusal, to be told once its entry is durable; or why nothing can be written.
+    pub async fn decide<R>(
+        &self,
+        group: u32,
+        name: &str,
+        decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
+    ) -> Result<Decided<R>, Fault> {
+        self.room_for_consumer(0).await?;
+        self.decide_now(&mut self.state.borrow_mut(), group, name, decide)
+    }
+
+    /// The same, where room was made sure of.
+    fn decide_now<R>(
+        &self,
+        state: &mut State,
+        number: u32,
+        name: &str,
+        decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
+    ) -> Result<Decided<R>, Fault> {
+        let now = self.now();
+        let member = state.groups.get_mut(&number).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
+        let ground = Ground { earliest: member.group.earliest, tail: member.group.visible_next(), now };
+        let Some(consumer) = member.group.consumers.get_mut(name) else {
+            let after = state.newest_change();
+            return Err(refused(Refusal::NotThere, after));
+        };
+        state.snapshot.note_consumer(number, name, consumer);
+        let was_blocked = consumer.blocked(now.instant).is_some();
+        let mut change = consumer.lapse(now);
+        let result = decide(consumer, ground, &mut change);
+        let part = match change {
+            Change::Nothing => None,
+            Change::Head(head) => {
+                let mut part = Vec::with_capacity(32 + name.len());
+                consumer::encode_acked(number, name, consumer, head, &mut part);
+                Some((PartKind::ConsumerAcked, part))
+            }
+            Change::Record => {
+                let mut part = Vec::with_capacity(256);
+                consumer::encode(number, name, consumer, &mut part);
+                Some((PartKind::Consumer, part))
+            }
+        };
+        if let Some((kind, part)) = part {
+            consumer.live.last_entry = state.head.next_index;
+            state.open.add_part(kind, part);
+            self.commit_turn.notify_one();
+        }
+        let entry = consumer.live.last_entry;
+        if change == Change::Record || was_blocked && change != Change::Nothing {
+            consumer.live.version += 1;
+            wake(&mut member.waits, name);
+        }
+        self.look_after_lease(&mut state.leases, number, name, consumer);
+        result.map(|value| Decided { value, entry }).map_err(|refusal| refused(refusal, entry))
+    }
+
+    /// [`decide`](Self::decide), durably.
+    ///
+    /// # Errors
+    /// As there; a refusal may be told at once.
+    pub async fn decide_durably<R>(
+        &self,
+        group: u32,
+        name: &str,
+        decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
+    ) -> Result<R, Fault> {
+        match self.decide(group, name, decide).await {
+            Ok(decided) => self.durable(decided.entry).await.map(|()| decided.value),
+            Err(fault) => Err(self.settled(fault).await),
+        }
+    }
+
+    /// Adds a consumer, approved at once where an approval comes along. Returns its state and whether it is new; durable
+    /// when it returns.
+    ///
+    /// # Errors
+    /// [`Fault::TooMany`] beyond `most` consumers of the shard; why nothing can be written.
+    pub async fn subscribe(
+        &self,
+        group: u32,
+        name: &str,
+        start: &str,
+        terms: Terms,
+        approval: Option<Approval>,
+        most: usize,
+    ) -> Result<(Life, bool), Fault> {
+        self.room_for_consumer(0).await?;
+        let (life, entry, new) = {
+            let state = &mut *self.state.borrow_mut();
+            let now = self.now();
+            let member = state.groups.get_mut(&group).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
+            if let Some(known) = member.group.consumers.get(name) {
+                (known.life, known.live.last_entry, false)
+            } else if state.consumers >= most {
+                return Err(Fault::TooMany);
+            } else {
+                let mut consumer = Consumer::new(start, terms, now.wall_us);
+                if let Some(approval) = approval {
+                    let _ = consumer.approve(Some(approval.start), approval.terms, now);
+                }
+                // A checkpoint that has begun does not contain it.
+                consumer.live.snapshot = state.snapshot.epoch();
+                consumer.live.last_entry = state.head.next_index;
+                let mut part = Vec::with_capacity(256);
+                consumer::encode(group, name, &consumer, &mut part);
+                state.open.add_part(PartKind::Consumer, part);
+                let known = (consumer.life, consumer.live.last_entry, true);
+                member.group.consumers.insert(name.into(), consumer);
+                state.consumers += 1;
+                known
+            }
+        };
+        self.commit_turn.notify_one();
+        self.durable(entry).await?;
+        Ok((life, new))
+    }
+
+    /// Removes a consumer and its position. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`Refusal::NotThere`]; why nothing can be written.
+    pub async fn unsubscribe(&self, group: u32, name: &str) -> Result<(), Fault> {
+        self.room_for_consumer(0).await?;
+        let entry = {
+            let state = &mut *self.state.borrow_mut();
+            let member = state.groups.get_mut(&group).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
+            match member.group.consumers.get_mut(name) {
+                None => Err(state.newest_change()),
+                Some(consumer) => {
+                    state.snapshot.note_consumer(group, name, consumer);
+                    member.group.consumers.remove(name);
+                    wake(&mut member.waits, name);
+                    let mut part = group.to_le_bytes().to_vec();
+                    put_short(&mut part, name.as_bytes());
+                    state.open.add_part(PartKind::ConsumerRemoved, part);
+                    state.consumers -= 1;
+                    Ok(state.head.next_index)
+                }
+            }
+        };
+        self.commit_turn.notify_one();
+        match entry {
+            Ok(entry) => self.durable(entry).await,
+            Err(after) => Err(self.settled(refused(Refusal::NotThere, after)).await),
+        }
+    }
+
+    /// Copies the event at the head of a consumer to the dead letters and moves the position on, in one commit. Returns
+    /// false when the head is another one by now, or no poison.
+    ///
+    /// # Errors
+    /// Why nothing can be written.
+    pub async fn bury(&self, group: u32, name: &str, offset: u64, letter: &[u8]) -> Result<bool, Fault> {
+        let events = Events::Encoded { bytes: letter, count: 1 };
+        let batch = Batch { events, producer: None, expect_offset: None };
+        let deadline = tokio::time::Instant::now() + self.settings.waiting;
+        let entry = loop {
+            self.room_for_consumer(letter.len() + 256).await?;
+            let room = self.room.notified();
+            let still = |state: &State| {
+                let consumer = state.groups.get(&group).and_then(|member| member.group.consumers.get(name));
+                consumer.filter(|known| known.head() == offset && known.poisoned()).map(|known| known.dead_letters)
+            };
+            let Some(dead_letters) = still(&self.state.borrow()) else { return Ok(false) };
+            // The letter and the move are taken without a wait in between, so one entry holds both.
+            match self.try_append(dead_letters, &batch)? {
+                Err(wait) => self.wait_out(wait, room, deadline).await?,
+                Ok(_) => {
+                    let moved =
+                        self.decide_now(&mut self.state.borrow_mut(), group, name, |consumer, ground, change| {
+                            consumer.buried(ground.now);
+                            *change = Change::Record;
+                            Ok(())
+                        });
+                    break moved?.entry;
+                }
+            }
+        };
+        self.durable(entry).await?;
+        Ok(true)
+    }
+
+    /// Waits until there is something new to look at for a reader of this consumer: it changed since `version`, or the
+    /// event at `offset` is visible. May be dropped at any time.
+    pub async fn consumer_turn(&self, group: u32, name: &str, version: u64, offset: Option<u64>) {
+        let mut watch = ConsumerWatch { shard: self, group, name, id: None };
+        std::future::poll_fn(|context| {
+            let state = &mut *self.state.borrow_mut();
+            let Some(member) = state.groups.get_mut(&group) else { return Poll::Ready(()) };
+            let same = member.group.consumers.get(name).is_some_and(|known| known.live.version == version);
+            let visible = offset.is_some_and(|offset| member.group.visible_next() > offset);
+            if !same || visible || member.group.closed {
+                return Poll::Ready(());
+            }
+            let id = *watch.id.get_or_insert_with(|| {
+                state.watches += 1;
+                state.watches
+            });
+            if offset.is_some() {
+                member.watchers.insert(id, context.waker().clone());
+            }
+            member.waits.entry(name.into()).or_default().insert(id, context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Counts a caller that stands by, or no longer does. Returns the consumer's version, to wait for a change of.
+    pub fn stand_by(&self, group: u32, name: &str, comes: bool) -> u64 {
+        let state = &mut *self.state.borrow_mut();
+        let member = state.groups.get_mut(&group);
+        let Some(consumer) = member.and_then(|member| member.group.consumers.get_mut(name)) else { return 0 };
+        let standbys = &mut consumer.live.standbys;
+        *standbys = if comes { *standbys + 1 } else { standbys.saturating_sub(1) };
+        consumer.live.version
+    }
+
+    // ---- looking
+
+    /// One consumer as it is now.
+    ///
+    /// # Errors
+    /// When it or its group is not there.
+    pub fn consumer_status(&self, group: u32, name: &str) -> Result<ConsumerStatus, Fault> {
+        let state = self.state.borrow();
+        let member = state.member(group)?;
+        let consumer = member.group.consumers.get(name).filter(|_| !member.group.closed);
+        let consumer = consumer.ok_or_else(|| refused(Refusal::NotThere, state.durable_index))?;
+        Ok(self.status_of(member, name, consumer))
+    }
+
+    /// At most `limit` consumers of a group behind the name `after`, by name.
+    ///
+    /// # Errors
+    /// When the group is not there.
+    pub fn consumer_page(&self, group: u32, after: &str, limit: usize) -> Result<Vec<ConsumerStatus>, Fault> {
+        let state = self.state.borrow();
+        let member = state.member(group)?;
+        let rest = member.group.consumers.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+        Ok(rest.take(limit).map(|(name, consumer)| self.status_of(member, name, consumer)).collect())
+    }
+
+    fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {
+        let ground = Ground { earliest: member.group.earliest, tail: member.group.visible_next(), now: self.now() };
+        let blocked = consumer.blocked(ground.now.instant);
+        ConsumerStatus { name: name.into(), consumer: consumer.clone(), ground, blocked }
+    }
+
+    /// Numbers of the groups that have consumers, with how many.
+    #[must_use]
+    pub fn groups_with_consumers(&self) -> Vec<(u32, usize)> {
+        let state = self.state.borrow();
+        let groups = state.groups.iter().filter(|(_, member)| !member.group.closed);
+        groups.map(|(&number, member)| (number, member.group.consumers.len())).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Stored bytes of a group from the frame that holds `offset` on.
+    ///
+    /// # Errors
+    /// When the group is not there or its index cannot be read.
+    pub async fn bytes_from(&self, group: u32, offset: u64) -> Result<u64, Fault> {
+        let (mut bytes, first) = {
+            let state = self.state.borrow();
+            let log = &state.member(group)?.group.log;
+            let segments = log.segments();
+            let place = segments.partition_point(|segment| segment.next_offset <= offset);
+            let behind = segments.range((place + 1).min(segments.len())..);
+            let first = segments.get(place).map(|segment| (*segment, log.segment_of(segment.first_offset)));
+            let first = first.map(|(segment, flushed)| (segment, flushed.map_or(segment.end, |(_, end)| end)));
+            (behind.map(|segment| segment.end - SEGMENT_START).sum::<u64>(), first)
+        };
+        if let Some((segment, flushed_end)) = first {
+            let position = match flushed_end > SEGMENT_START {
+                true => self.seek(group, segment, flushed_end, offset).await?.1,
+                false => SEGMENT_START,
+            };
+            bytes += segment.end.saturating_sub(position);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Wakes whoever waits for a consumer.
+fn wake(waits: &mut super::Waits, name: &str) {
+    waits.remove(name).into_iter().flatten().for_each(|(_, waker)| waker.wake());
+}
+
+/// Somebody who waits for a consumer; who goes away takes the wakers along.
+struct ConsumerWatch<'s> {
+    shard: &'s Shard,
+    group: u32,
+    name: &'s str,
+    id: Option<u64>,
+}
+
+impl Drop for ConsumerWatch<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let state = &mut *self.shard.state.borrow_mut();
+        let Some(member) = state.groups.get_mut(&self.group) else { return };
+        member.watchers.remove(&id);
+        if let Some(waits) = member.waits.get_mut(self.name) {
+            waits.remove(&id);
+            if waits.is_empty() {
+                member.waits.remove(self.name);
+            }
+        }
+    }
+}
