@@ -28,6 +28,7 @@ pub async fn one(context: &Rc<Context>, name: &str, which: &str, exchange: &mut 
     };
     let mut cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, 0);
     let range = cursor.range().await?;
+    let wanted_id = if let Position::Id(id) = wanted { Some(id) } else { None };
     cursor.advance(wanted.resolve(&context.shards, &entry, range).await?);
     let no_event = || Problem::new(404, "no_event", "there is no such event");
     if cursor.offset() < range.earliest {
@@ -43,8 +44,8 @@ pub async fn one(context: &Rc<Context>, name: &str, which: &str, exchange: &mut 
         for event in frame.events() {
             let event = event.map_err(|fault| cursor.corrupt(&fault))?;
             if event.offset == cursor.offset() {
-                return match wanted {
-                    Position::Id(id) if id != event.id => Err(no_event()),
+                return match wanted_id {
+                    Some(id) if id != event.id => Err(no_event()),
                     _ => {
                         write(&event, exchange);
                         exchange.delivered(1);

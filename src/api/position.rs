@@ -1,7 +1,7 @@
 //! Position expressions: where in a group a reader means.
 //!
-//! `7` · `earliest` · `latest` · `id:<uuid>` · `time:<RFC 3339>` · `ago:<duration>` · `last:<n>`. A time or an id means
-//! the first event at or behind it, exactly.
+//! `7` · `earliest` · `latest` · `id:<uuid>` · `time:<RFC 3339>` · `ago:<duration>` · `last:<n>` · `consumer:<name>`. A
+//! time or an id means the first event at or behind it, exactly; a consumer, what it has to ack next.
 
 use super::problem::Problem;
 use crate::shard::Fault;
@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 /// A position expression as a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
     /// That offset.
     Offset(u64),
@@ -29,6 +29,8 @@ pub enum Position {
     Time(u64),
     /// So many events before the tail.
     Last(u64),
+    /// Where that consumer stands.
+    Consumer(Box<str>),
 }
 
 impl Position {
@@ -62,11 +64,9 @@ impl Position {
                 Ok(Self::Time(now.saturating_sub(ago).as_micros() as u64))
             }
             "last" => number(value).map(Self::Last).ok_or_else(|| bad("last:<n>, such as last:10")),
-            "consumer" => {
-                Err(Problem::new(400, "not_available", "positions of consumers are not available in this version"))
-            }
+            "consumer" if !value.is_empty() => Ok(Self::Consumer(value.into())),
             _ => number(text).map(Self::Offset).ok_or_else(|| {
-                bad("an offset, earliest, latest, id:<uuid>, time:<RFC 3339>, ago:<duration> or last:<n>")
+                bad("an offset, earliest, latest, id:<uuid>, time:<RFC 3339>, ago:<duration>, last:<n> or consumer:<name>")
             }),
         }
     }
@@ -80,6 +80,12 @@ impl Position {
             Self::Offset(offset) => Ok(offset),
             Self::Earliest => Ok(range.earliest),
             Self::Latest => Ok(range.tail),
+            Self::Consumer(name) => {
+                let (shard, group) = (entry.table.shard, entry.table.number);
+                let status =
+                    shards.ask(shard, move |shard| Box::pin(async move { shard.consumer_status(group, &name) }));
+                Ok(status.await?.consumer.next)
+            }
             Self::Last(count) => Ok(range.tail.saturating_sub(count).max(range.earliest)),
             Self::Time(time) => first(shards, entry, time, |_, received_us| received_us >= time).await,
             // An id's milliseconds run ahead of its time only where a counter overflowed: look one earlier.
@@ -147,6 +153,8 @@ mod tests {
             ("soon", None),
             ("ago:5", None),
             ("id:7", None),
+            ("consumer:billing", Some(Position::Consumer("billing".into()))),
+            ("consumer:", None),
         ] {
             assert_eq!(Position::parse("from", text).ok(), expected, "{text}");
         }

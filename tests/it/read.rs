@@ -126,7 +126,7 @@ fn what_cannot_be_read_is_told_with_what_could_be() {
         ("from=ago:5", 400, "bad_position"),
         ("from=last:", 400, "bad_position"),
         ("until=soon", 400, "bad_position"),
-        ("from=consumer:c", 400, "not_available"),
+        ("from=consumer:c", 404, "no_consumer"),
         ("limit=0", 400, "bad_parameter"),
         ("limit=-1", 400, "bad_parameter"),
         ("max_bytes=0", 400, "bad_parameter"),
