@@ -13,6 +13,7 @@ mod disk_full;
 mod groups;
 mod limits;
 mod live;
+mod openapi;
 mod operations;
 mod origins;
 mod produce;
