@@ -28,6 +28,7 @@ pub mod http;
 
 pub mod shard;
 
+pub mod auth;
 pub mod group;
 pub mod log;
 

@@ -111,6 +111,27 @@ pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
 /// Nesting of a JSON value: inside the three levels of an answer it stays below the 128 at which parsers give up.
 pub const JSON_DEPTH_MAX: u32 = 120;
 
+// ---- tokens and the audit log
+
+/// Names and prefixes of groups in one token.
+pub const TOKEN_GROUPS_MAX: usize = 32;
+/// Origins of one token.
+pub const TOKEN_ORIGINS_MAX: usize = 8;
+/// One of them: a host name has at most 253 characters.
+pub const TOKEN_ORIGIN_BYTES_MAX: usize = 270;
+/// What a token is called by people.
+pub const TOKEN_NAME_BYTES_MAX: usize = 128;
+/// Requests a second that a token may be limited to.
+pub const TOKEN_RATE_MAX: u32 = 1_000_000;
+/// Tokens on one page of a list.
+pub const TOKENS_PER_PAGE_MAX: usize = 1_000;
+/// Tokens whose secrets a core keeps verified; more are verified again when they are used.
+pub const TOKENS_VERIFIED_MAX: usize = 1_024;
+/// Bytes of audit events of a shard that are not in `_audit` yet; with more of them nothing is changed.
+pub const AUDIT_PENDING_BYTES_MAX: usize = 1 << 20;
+/// Bytes of audit events brought to `_audit` at once.
+pub const AUDIT_BATCH_BYTES: usize = 64 << 10;
+
 // ---- connections
 
 /// Bytes received at once while requests are small.

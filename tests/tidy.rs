@@ -12,9 +12,10 @@ use std::path::Path;
 const ROOMS: &[(&str, &str)] = &[
     ("main", "cli"),
     ("cli", "server shard::verify config limits units"),
-    ("server", "api shard group log http io config limits stats units"),
-    ("api", "shard group log http io config limits stats units"),
-    ("shard", "group log io limits stats units"),
+    ("server", "api shard auth group log http io config limits stats units"),
+    ("api", "shard auth group log http io config limits stats units"),
+    ("shard", "auth group log io limits stats units"),
+    ("auth", "log limits"),
     ("group", "log io limits units"),
     ("log", "io limits"),
     ("http", "limits"),
