@@ -1,10 +1,13 @@
 //! Groups: make, list, show, change, remove.
 
 use super::Context;
+use super::audit;
+use super::auth::Caller;
 use super::encode::EventEncoder;
 use super::exchange::Exchange;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use crate::auth::Scope;
 use crate::group::config::GroupConfig;
 use crate::group::name;
 use crate::http::{Head, Method};
@@ -18,12 +21,15 @@ use std::rc::Rc;
 ///
 /// # Errors
 /// What is to be answered instead.
-pub fn list(context: &Rc<Context>, head: &Head<'_>, exchange: &mut Exchange) -> Result<(), Problem> {
+pub fn list(context: &Rc<Context>, caller: &Caller, head: &Head<'_>, exchange: &mut Exchange) -> Result<(), Problem> {
     let parameters = Parameters::new(head.query, &["prefix", "after", "limit", "token"])?;
     let prefix = parameters.text("prefix")?.unwrap_or_default();
     let after = parameters.text("after")?.unwrap_or_default();
     let limit = parameters.count("limit", 100, GROUPS_PER_PAGE_MAX as u64)? as usize;
-    let mut page = context.lookup.directory().page(&prefix, &after, limit + 1);
+    // The broker's own groups are there for whoever asks for them.
+    let own = prefix.starts_with('_');
+    let shown = |name: &str| (own || !name.starts_with('_')) && caller.sees(name);
+    let mut page = context.lookup.directory().page(&prefix, &after, limit + 1, shown);
     let more = page.len() > limit;
     page.truncate(limit);
     let groups: Vec<Value> = page
@@ -51,6 +57,7 @@ pub fn list(context: &Rc<Context>, head: &Head<'_>, exchange: &mut Exchange) -> 
 /// What is to be answered instead.
 pub async fn one(
     context: &Rc<Context>,
+    caller: &Caller,
     name: &str,
     head: &Head<'_>,
     body: &[u8],
@@ -58,18 +65,22 @@ pub async fn one(
 ) -> Result<(), Problem> {
     Parameters::new(head.query, &["token"])?;
     match head.method {
-        Method::Put => create(context, name, body, exchange).await,
+        Method::Put => create(context, caller, name, body, exchange).await,
         Method::Patch => {
             writable(context, name)?;
             let entry = context.group(name)?;
             let config = GroupConfig::parse(body, &entry.config)?;
-            context.shards.configure_group(context.lookup.directory(), &entry, config).await?;
+            let details = json!({ "group": name, "config": shown_config(&config) });
+            let audit = audit::event(caller, "group.configured", details);
+            context.shards.configure_group(context.lookup.directory(), &entry, config, Some(audit)).await?;
             show(context, &*context.group(name)?, 200, exchange).await
         }
         Method::Delete => {
             writable(context, name)?;
             let entry = context.group(name)?;
-            context.shards.remove_group(context.lookup.directory(), &entry.table).await?;
+            let details = json!({ "group": name, "number": entry.table.number });
+            let audit = audit::event(caller, "group.deleted", details);
+            context.shards.remove_group(context.lookup.directory(), &entry.table, Some(audit)).await?;
             exchange.reply(204).empty();
             Ok(())
         }
@@ -84,15 +95,16 @@ fn writable(context: &Context, name: &str) -> Result<(), Problem> {
     name::check(name).map_err(|bad| Problem::bad_group(&bad))
 }
 
-async fn create(context: &Rc<Context>, name: &str, body: &[u8], exchange: &mut Exchange) -> Result<(), Problem> {
+async fn create(
+    context: &Rc<Context>,
+    caller: &Caller,
+    name: &str,
+    body: &[u8],
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
     writable(context, name)?;
     let config = GroupConfig::parse(body, &GroupConfig::default())?;
-    let most = context.broker.config.limits.groups;
-    let wanted = NewGroup { name: name.into(), config, shard: None, most };
-    let created = context.shards.create_group(context.lookup.directory(), wanted).await?;
-    let created = created
-        .ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))?;
-    match created {
+    match make(context, caller, name, config).await? {
         Created::New(_) => show(context, &*context.group(name)?, 201, exchange).await,
         Created::Existing(_) => {
             let entry = context.group(name)?;
@@ -109,30 +121,39 @@ async fn create(context: &Rc<Context>, name: &str, body: &[u8], exchange: &mut E
     }
 }
 
-/// Makes a group because somebody produces to it, where that is configured.
+/// Makes a group because somebody produces to it who may manage it, where that is configured.
 ///
 /// # Errors
 /// What is to be answered instead.
-pub async fn create_on_produce(context: &Rc<Context>, name: &str) -> Result<(), Problem> {
+pub async fn create_on_produce(context: &Rc<Context>, caller: &Caller, name: &str) -> Result<(), Problem> {
+    if !caller.allows(Scope::Manage, name) {
+        return Err(Problem::no_group(name));
+    }
     writable(context, name)?;
+    make(context, caller, name, GroupConfig::default()).await.map(drop)
+}
+
+async fn make(context: &Rc<Context>, caller: &Caller, name: &str, config: GroupConfig) -> Result<Created, Problem> {
     let most = context.broker.config.limits.groups;
-    let wanted = NewGroup { name: name.into(), config: GroupConfig::default(), shard: None, most };
+    let audit = audit::event(caller, "group.created", json!({ "group": name, "config": shown_config(&config) }));
+    let wanted = NewGroup { name: name.into(), config, shard: None, most, audit: Some(audit) };
     let created = context.shards.create_group(context.lookup.directory(), wanted).await?;
-    created
-        .map(|_| ())
-        .ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))
+    created.ok_or_else(|| Problem::new(429, "too_many_groups", format!("there are {most} groups (limits.groups)")))
+}
+
+fn shown_config(config: &GroupConfig) -> Value {
+    serde_json::from_str(&config.to_json()).unwrap_or_default()
 }
 
 async fn show(context: &Rc<Context>, entry: &Entry, status: u16, exchange: &mut Exchange) -> Result<(), Problem> {
     let number = entry.table.number;
     let info =
         context.shards.ask(entry.table.shard, move |shard| Box::pin(async move { shard.group_info(number) })).await?;
-    let config: Value = serde_json::from_str(&info.config.to_json()).unwrap_or_default();
     let answer = json!({
         "group": entry.table.name,
         "number": number,
         "shard": entry.table.shard,
-        "config": config,
+        "config": shown_config(&info.config),
         "earliest": info.earliest,
         "tail": info.tail,
         "events": info.tail - info.earliest,

@@ -2,9 +2,10 @@
 //!
 //! It is one cursor, so there is neither a hole nor a duplicate where history ends. Between events come control frames:
 //! `up_to_date` when the reader has everything, `heartbeat` with the tail while nothing happens, `goaway` when the broker
-//! is about to end. A client that closes, even only its sending side, has hung up.
+//! is about to end or the reader's token is good no more. A client that closes, even only its sending side, has hung up.
 
 use super::Context;
+use super::auth::Caller;
 use super::encode::EventEncoder;
 use super::exchange::{Exchange, Hangup};
 use super::problem::Problem;
@@ -21,6 +22,7 @@ enum Woken {
     Events,
     Heartbeat,
     Drain,
+    Lapsed,
     HungUp,
 }
 
@@ -40,6 +42,7 @@ struct Follower {
 /// What is to be answered instead; nothing was written.
 pub async fn follow(
     context: &Rc<Context>,
+    caller: &Caller,
     mut cursor: Cursor,
     format: Format,
     until: u64,
@@ -54,7 +57,7 @@ pub async fn follow(
         return Ok(());
     }
     let mut follower = Follower { format, stream, encoder: EventEncoder::default(), until, events };
-    let end = follower.run(context, &mut cursor, exchange).await;
+    let end = follower.run(context, caller, &mut cursor, exchange).await;
     exchange.heard_enough();
     match end {
         Ok(()) => {
@@ -67,9 +70,8 @@ pub async fn follow(
         }
         // The group was deleted: that is an end, and it is said.
         Err(End::Fault(Fault::NoGroup)) => {
-            follower.control(&mut exchange.out, "goaway", "\"reason\":\"deleted\"");
+            follower.send_away("deleted", exchange);
             stream.finish(&mut exchange.out);
-            exchange.close = true;
             Ok(())
         }
         Err(End::Fault(fault)) => {
@@ -99,11 +101,21 @@ impl From<Hangup> for End {
 }
 
 impl Follower {
-    async fn run(&mut self, context: &Rc<Context>, cursor: &mut Cursor, exchange: &mut Exchange) -> Result<(), End> {
+    async fn run(
+        &mut self,
+        context: &Rc<Context>,
+        caller: &Caller,
+        cursor: &mut Cursor,
+        exchange: &mut Exchange,
+    ) -> Result<(), End> {
         let mut told = false;
         // One wait for all pauses: a new one for every event would pile up in the ring.
         let mut hang_up = std::pin::pin!(exchange.hang_up());
         while cursor.offset() < self.until && self.events > 0 {
+            if let Some(lapse) = caller.lapsed() {
+                self.send_away(lapse.reason(), exchange);
+                return Ok(());
+            }
             if self.send_history(cursor, exchange).await? {
                 continue;
             }
@@ -114,12 +126,12 @@ impl Follower {
             }
             exchange.flush().await?;
             exchange.rest();
-            match wait(context, cursor, hang_up.as_mut()).await {
-                Woken::Events => {}
+            match wait(context, caller, cursor, hang_up.as_mut()).await {
+                // The next round sees what is to be done.
+                Woken::Events | Woken::Lapsed => {}
                 Woken::Heartbeat => self.control(&mut exchange.out, "heartbeat", &format!("\"tail\":{tail}")),
                 Woken::Drain => {
-                    self.control(&mut exchange.out, "goaway", "\"reason\":\"draining\"");
-                    exchange.close = true;
+                    self.send_away("draining", exchange);
                     return Ok(());
                 }
                 Woken::HungUp => return Err(End::HungUp),
@@ -169,6 +181,12 @@ impl Follower {
         Ok(true)
     }
 
+    /// Says why this is the end of the answer and of the connection.
+    fn send_away(&self, reason: &str, exchange: &mut Exchange) {
+        self.control(&mut exchange.out, "goaway", &format!("\"reason\":\"{reason}\""));
+        exchange.close = true;
+    }
+
     fn control(&self, out: &mut Vec<u8>, frame: &str, members: &str) {
         let text = match self.format {
             Format::Sse => format!("event: {frame}\ndata: {{{members}}}\n\n"),
@@ -178,7 +196,7 @@ impl Follower {
     }
 }
 
-async fn wait(context: &Rc<Context>, cursor: &Cursor, hang_up: Pin<&mut impl Future>) -> Woken {
+async fn wait(context: &Rc<Context>, caller: &Caller, cursor: &Cursor, hang_up: Pin<&mut impl Future>) -> Woken {
     let drain = context.drain.notified();
     if context.draining() {
         return Woken::Drain;
@@ -187,6 +205,7 @@ async fn wait(context: &Rc<Context>, cursor: &Cursor, hang_up: Pin<&mut impl Fut
         biased;
         () = cursor.wait() => Woken::Events,
         () = drain => Woken::Drain,
+        _ = caller.lapse(context) => Woken::Lapsed,
         _ = hang_up => Woken::HungUp,
         () = tokio::time::sleep(context.broker.config.http.heartbeat) => Woken::Heartbeat,
     }

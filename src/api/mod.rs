@@ -6,10 +6,14 @@
 //!         read     events out: finite answers; live: history and live on one connection; event: one alone
 //!         groups   make, list, show, change, remove
 //!         consumer  who reads with a position: life, reading, acks, status
+//!         tokens   list, make, revoke
 //!         operations  livez, readyz, metrics, status
+//! auth     who asks, and may they        audit    what is told of a change
 //! problem  every error, mapped to HTTP in one place        encode  events as JSON, NDJSON, SSE
 //! ```
 
+pub mod audit;
+pub mod auth;
 pub mod consumer;
 pub mod encode;
 pub mod event;
@@ -28,7 +32,9 @@ pub mod produce;
 pub mod read;
 pub mod route;
 pub mod split;
+pub mod tokens;
 
+use crate::auth::directory::Lookup as Tokens;
 use crate::config::Config;
 use crate::http::{DateClock, Head};
 use crate::io::buffer::Pool;
@@ -71,6 +77,10 @@ pub struct Context {
     pub shards: Rc<Shards>,
     /// The groups by name.
     pub lookup: Lookup,
+    /// The tokens in force.
+    pub tokens: Tokens,
+    /// Told when a token was revoked or expired, for whoever reads on.
+    pub token_turn: Notify,
     /// The `Date` field.
     pub dates: RefCell<DateClock>,
     /// The deadlines of this core's connections.
@@ -133,14 +143,16 @@ pub async fn answer(
         Target::Ready => operations::ready(context, exchange).await,
         Target::Metrics => operations::metrics(context, exchange),
         Target::Status => operations::status(context, exchange).await,
-        Target::Groups => groups::list(context, head, exchange)?,
-        Target::Group(name) => groups::one(context, name, head, body, exchange).await?,
-        Target::Events(name) => read::events(context, name, head, exchange).await?,
+        Target::Tokens => tokens::all(context, &route.caller, head, body, exchange).await?,
+        Target::Token(id) => tokens::one(context, &route.caller, id, head, exchange).await?,
+        Target::Groups => groups::list(context, &route.caller, head, exchange)?,
+        Target::Group(name) => groups::one(context, &route.caller, name, head, body, exchange).await?,
+        Target::Events(name) => read::events(context, &route.caller, name, head, exchange).await?,
         Target::Event(name, which) => event::one(context, name, which, exchange).await?,
         Target::Consumers(name) => consumer::status::of_group(context, name, head, exchange).await?,
-        Target::AllConsumers => consumer::status::of_all(context, head, exchange).await?,
+        Target::AllConsumers => consumer::status::of_all(context, &route.caller, head, exchange).await?,
         Target::Consumer(group, name, action) => {
-            consumer::one(context, group, name, *action, head, body, exchange).await?;
+            consumer::one(context, &route.caller, group, name, *action, head, body, exchange).await?;
         }
         Target::Batch(_) | Target::Preflight => unreachable!("answered where it was routed"),
     }

@@ -52,7 +52,7 @@ pub fn metrics(context: &Rc<Context>, exchange: &mut Exchange) {
             &format!("# HELP {family} {help}.\n# TYPE {family} {kind}\n{name} {value}\n"),
         );
     };
-    gauge("eddyline_groups", "Groups", context.lookup.directory().len().to_string());
+    gauge("eddyline_groups", "Groups", context.lookup.directory().count().to_string());
     gauge("process_resident_memory_bytes", "Resident memory", resident.to_string());
     gauge("process_cpu_seconds_total", "CPU time used", format!("{:.6}", cpu_us as f64 / 1e6));
     if let Some(space) = space {
@@ -82,7 +82,7 @@ pub async fn status(context: &Rc<Context>, exchange: &mut Exchange) {
             "reserve_bytes": broker.config.storage.reserve,
         })),
         "resident_bytes": resident,
-        "groups": context.lookup.directory().len(),
+        "groups": context.lookup.directory().count(),
         "connections": broker.stats.connections.get(),
         "shards": shards(context).await,
     });

@@ -2,8 +2,9 @@
 //!
 //! `Host` is checked against DNS rebinding: on loopback any IP literal and `localhost` will do, otherwise only configured
 //! names and IP literals. Origins are exact; a request from another one is refused before any work is done, and every
-//! answer, errors included, tells a page that may read it so.
+//! answer, errors included, tells a page that may read it so. A token may bring origins of its own.
 
+use super::Context;
 use super::problem::Problem;
 use crate::config::Config;
 use crate::http::{Head, Known, Reply};
@@ -47,19 +48,54 @@ impl Cors {
     }
 }
 
-/// Checks the request's origin.
+impl Cors {
+    fn allowing(origin: &str) -> Self {
+        Self { allowed: Some(origin.into()) }
+    }
+}
+
+/// Checks the origin of a request whose token says nothing of origins, or that shows none: a preflight never does, so it
+/// may come from wherever any token may.
 ///
 /// # Errors
 /// `origin_not_allowed` for a page that may not ask.
-pub fn cors(head: &Head<'_>, config: &Config) -> Result<Cors, Problem> {
-    let Some(origin) = head.get(Known::Origin) else { return Ok(Cors::default()) };
-    let text = std::str::from_utf8(origin).unwrap_or_default();
-    let host = head.get(Known::Host).unwrap_or_default();
-    let allowed = same_origin(text, host) || config.http.cors.iter().any(|rule| rule_allows(rule, text));
-    if allowed {
-        return Ok(Cors { allowed: Some(text.into()) });
+pub fn cors(context: &Context, head: &Head<'_>, has_token: bool) -> Result<Cors, Problem> {
+    let Some(origin) = origin(head) else { return Ok(Cors::default()) };
+    if is_configured(context, head, origin) || !has_token && is_of_a_token(context, origin) {
+        return Ok(Cors::allowing(origin));
     }
     Err(Problem::new(403, "origin_not_allowed", "this origin is not in http.cors"))
+}
+
+/// Checks the origin of a request whose token may only be used from pages of these.
+///
+/// # Errors
+/// `origin_not_allowed` for any other page, and for who is no page.
+pub fn of_token(head: &Head<'_>, origins: &[Box<str>]) -> Result<Cors, Problem> {
+    match origin(head) {
+        Some(origin) if origins.iter().any(|known| **known == *origin) => Ok(Cors::allowing(origin)),
+        _ => Err(Problem::new(403, "origin_not_allowed", "this token may only be used from pages of its own origins")),
+    }
+}
+
+/// Which page may read a refusal that comes before it is known who asks.
+#[must_use]
+pub fn of_refusal(context: &Context, head: &Head<'_>) -> Cors {
+    let known = origin(head).filter(|origin| is_configured(context, head, origin) || is_of_a_token(context, origin));
+    known.map(Cors::allowing).unwrap_or_default()
+}
+
+fn origin<'b>(head: &Head<'b>) -> Option<&'b str> {
+    head.get(Known::Origin).map(|origin| std::str::from_utf8(origin).unwrap_or_default())
+}
+
+fn is_configured(context: &Context, head: &Head<'_>, origin: &str) -> bool {
+    let host = head.get(Known::Host).unwrap_or_default();
+    same_origin(origin, host) || context.broker.config.http.cors.iter().any(|rule| rule_allows(rule, origin))
+}
+
+fn is_of_a_token(context: &Context, origin: &str) -> bool {
+    context.broker.config.auth.enabled && context.tokens.directory().knows_origin(origin)
 }
 
 /// A page that the broker served itself.

@@ -161,6 +161,9 @@ impl Problem {
         for (name, value) in &self.members {
             body[*name] = value.clone();
         }
+        if self.status == 401 {
+            reply = reply.header("WWW-Authenticate", "Bearer");
+        }
         if let Some(allow) = self.allow {
             reply = reply.header("Allow", allow);
         }

@@ -4,6 +4,7 @@
 //! is made from pieces of the log and sent as it is made; only what fits one piece is ever in memory.
 
 use super::Context;
+use super::auth::Caller;
 use super::encode::EventEncoder;
 use super::exchange::Exchange;
 use super::live;
@@ -55,6 +56,7 @@ const KNOWN: [&str; 8] = ["from", "until", "limit", "max_bytes", "wait", "live",
 /// What is to be answered instead; nothing was written.
 pub async fn events(
     context: &Rc<Context>,
+    caller: &Caller,
     name: &str,
     head: &Head<'_>,
     exchange: &mut Exchange,
@@ -112,7 +114,7 @@ pub async fn events(
             return Err(Problem::bad_parameter("order", "asc where reading is live"));
         }
         let events = if head.query.contains("limit=") { bounds.events } else { u64::MAX };
-        return live::follow(context, cursor, format, bounds.until, events, exchange).await;
+        return live::follow(context, caller, cursor, format, bounds.until, events, exchange).await;
     }
     if descending {
         return super::event::descending(
@@ -128,7 +130,7 @@ pub async fn events(
         .await;
     }
     if from == range.tail && from < bounds.until && !wait.is_zero() {
-        wait_for_events(&cursor, wait, context, exchange).await?;
+        wait_for_events(&cursor, wait, context, caller, exchange).await?;
     }
     finite(&entry, cursor, format, bounds, exchange).await
 }
@@ -145,6 +147,7 @@ async fn wait_for_events(
     cursor: &Cursor,
     wait: Duration,
     context: &Context,
+    caller: &Caller,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
     let drain = context.drain.notified();
@@ -158,9 +161,11 @@ async fn wait_for_events(
         () = cursor.wait() => {}
         () = tokio::time::sleep(wait) => {}
         () = drain => {}
+        _ = caller.lapse(context) => {}
         _ = exchange.hang_up() => exchange.hung_up = true,
     }
     exchange.heard_enough();
+    caller.still_good()?;
     // The group may have been deleted meanwhile.
     cursor.range().await?;
     Ok(())

@@ -1,11 +1,14 @@
-//! From a request's head to what it asks for: which resource, whether the method fits, how long the body may be.
+//! From a request's head to what it asks for: which resource, whether the method fits, whether the caller may, how long
+//! the body may be.
 //!
 //! All of it is decided before the body is read, so a request that is refused costs no memory.
 
 use super::Context;
+use super::auth::Caller;
 use super::consumer::Action;
 use super::origin;
 use super::problem::Problem;
+use crate::group::name::{BadName, is_reserved};
 use crate::http::{Framing, Head, Method, decode, segments};
 use crate::shard::directory::Entry;
 use std::borrow::Cow;
@@ -41,6 +44,10 @@ pub enum Target<'b> {
     Consumers(Cow<'b, str>),
     /// `/v1/groups/{group}/consumers/{consumer}` and what is behind it.
     Consumer(Cow<'b, str>, Cow<'b, str>, Action),
+    /// `/v1/tokens`.
+    Tokens,
+    /// `/v1/tokens/{id}`.
+    Token(Cow<'b, str>),
     /// A browser asks whether a page may ask.
     Preflight,
 }
@@ -50,6 +57,8 @@ pub enum Target<'b> {
 pub struct Route<'b> {
     /// What it is about.
     pub target: Target<'b>,
+    /// Who asks.
+    pub caller: Caller,
     /// The group that events are to be added to.
     pub produce: Option<Arc<Entry>>,
     /// How long the body may be.
@@ -68,6 +77,7 @@ impl Target<'_> {
             Self::Event(..) => "event",
             Self::AllConsumers | Self::Consumers(_) => "consumers",
             Self::Consumer(_, _, action) => action.name(),
+            Self::Tokens | Self::Token(_) => "tokens",
             Self::Preflight => "preflight",
         }
     }
@@ -83,9 +93,10 @@ impl Target<'_> {
             | Self::AllConsumers
             | Self::Consumers(_) => "GET, HEAD, OPTIONS",
             Self::Group(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
-            Self::Events(_) => "GET, HEAD, POST, OPTIONS",
+            Self::Events(_) | Self::Tokens => "GET, HEAD, POST, OPTIONS",
             Self::Batch(_) => "POST, OPTIONS",
             Self::Consumer(_, _, action) => action.allow(),
+            Self::Token(_) => "DELETE, OPTIONS",
             Self::Preflight => "OPTIONS",
         }
     }
@@ -94,39 +105,51 @@ impl Target<'_> {
         let reads = matches!(method, Method::Get | Method::Head);
         match self {
             Self::Group(_) => reads || matches!(method, Method::Put | Method::Patch | Method::Delete),
-            Self::Events(_) => reads || method == Method::Post,
+            Self::Events(_) | Self::Tokens => reads || method == Method::Post,
             Self::Batch(_) => method == Method::Post,
             Self::Consumer(_, _, action) => action.methods().contains(&method),
+            Self::Token(_) => method == Method::Delete,
             Self::Preflight => true,
             _ => reads,
         }
     }
 }
 
-/// Finds out what a request is about.
+/// Finds out what a request is about; `None` where there is nothing.
+///
+/// # Errors
+/// `host_not_allowed`, `bad_escape`.
+pub fn target<'b>(context: &Context, head: &Head<'b>) -> Result<Option<Target<'b>>, Problem> {
+    origin::host(head, &context.broker.config)?;
+    let target = at_path(head.path)?;
+    Ok(if head.method == Method::Options { Some(Target::Preflight) } else { target })
+}
+
+/// Finds out whether and how a request is carried out.
 ///
 /// # Errors
 /// What is to be answered instead; the body was not read.
-pub fn route<'b>(context: &Context, head: &Head<'b>) -> Result<Route<'b>, Problem> {
-    origin::host(head, &context.broker.config)?;
-    let target = target(head.path)?;
-    let target = match head.method {
-        Method::Options => Target::Preflight,
-        _ => target.ok_or_else(|| Problem::new(404, "not_found", "there is nothing at this path"))?,
-    };
+pub fn route<'b>(
+    context: &Context,
+    head: &Head<'b>,
+    target: Option<Target<'b>>,
+    caller: Caller,
+) -> Result<Route<'b>, Problem> {
+    let target = target.ok_or_else(|| Problem::new(404, "not_found", "there is nothing at this path"))?;
     if !target.allows(head.method) {
         let mut problem = Problem::new(405, "method_not_allowed", "this method does not fit this path");
         problem.allow = Some(target.allow());
         return Err(problem);
     }
+    caller.may(&target, head.method)?;
     let (produce, body_max) = match (&target, head.method) {
         (Target::Events(name), Method::Post) => {
-            let entry = context.group(name)?;
+            let entry = producible(context, name)?;
             let most = entry.config.max_event_bytes.min(context.broker.config.limits.max_event_bytes);
             (Some(entry), most)
         }
         (Target::Batch(name), _) => {
-            let entry = context.group(name)?;
+            let entry = producible(context, name)?;
             let most = entry.config.max_batch_bytes.min(context.broker.config.limits.max_batch_bytes);
             (Some(entry), most)
         }
@@ -140,8 +163,16 @@ pub fn route<'b>(context: &Context, head: &Head<'b>) -> Result<Route<'b>, Proble
             Err(Problem::new(411, "length_required", "events come with Content-Length or chunked").closing())
         }
         Framing::Length(length) if length > body_max => Err(too_large(body_max)),
-        _ => Ok(Route { target, produce, body_max }),
+        _ => Ok(Route { target, caller, produce, body_max }),
     }
+}
+
+/// The group of that name, if callers may add to it: nobody writes into the broker's own.
+fn producible(context: &Context, name: &str) -> Result<Arc<Entry>, Problem> {
+    if is_reserved(name) {
+        return Err(Problem::bad_group(&BadName::Reserved));
+    }
+    context.group(name)
 }
 
 /// The refusal of a body that is longer than it may be.
@@ -152,7 +183,7 @@ pub fn too_large(body_max: u64) -> Problem {
 }
 
 /// Where a path leads; `None` where there is nothing.
-fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
+fn at_path(path: &str) -> Result<Option<Target<'_>>, Problem> {
     let mut parts = segments(path);
     let mut next = || parts.next();
     let (first, second, group, kind, which) = (next(), next(), next(), next(), next());
@@ -178,6 +209,9 @@ fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
             _ => None,
         });
     }
+    if let (Some("v1"), Some("tokens"), Some(id), None) = (first, second, group, kind) {
+        return Ok(Some(Target::Token(decode(id)?)));
+    }
     Ok(match path {
         "/livez" => Some(Target::Live),
         "/readyz" => Some(Target::Ready),
@@ -185,6 +219,7 @@ fn target(path: &str) -> Result<Option<Target<'_>>, Problem> {
         "/v1/status" => Some(Target::Status),
         "/v1/groups" => Some(Target::Groups),
         "/v1/consumers" => Some(Target::AllConsumers),
+        "/v1/tokens" => Some(Target::Tokens),
         _ => None,
     })
 }
@@ -215,10 +250,15 @@ mod tests {
             ("/v1/groups/a/", "None"),
             ("/v1/groups/a/events/", "None"),
             ("/v1/groups/a////other", "None"),
+            ("/v1/tokens", "Some(Tokens)"),
+            ("/v1/tokens/", "None"),
+            ("/v1/tokens/00ab", "Some(Token(\"00ab\"))"),
+            ("/v1/tokens/00ab/", "None"),
+            ("/v1/tokens/00ab/x", "None"),
             ("/v2/groups/a", "None"),
             ("*", "None"),
         ] {
-            assert_eq!(format!("{:?}", target(path).unwrap()), expected, "{path}");
+            assert_eq!(format!("{:?}", at_path(path).unwrap()), expected, "{path}");
         }
     }
 }

@@ -72,19 +72,17 @@ impl Faults {
                 format!("{address} is named twice")
             });
             let reachable = !address.ip().to_canonical().is_loopback();
-            self.must(!reachable || config.insecure_no_auth, &["listen"], || {
+            self.must(!reachable || config.auth.enabled || config.insecure_no_auth, &["listen"], || {
                 format!(
-                    "{address} can be reached from other machines, and callers need no token yet; listen on \
-                     127.0.0.1, or allow it with --insecure-no-auth (key `insecure_no_auth`)"
+                    "{address} can be reached from other machines, and callers need no token; turn tokens on with \
+                     --auth-enabled (key `auth.enabled`), listen on 127.0.0.1, or allow it with --insecure-no-auth \
+                     (key `insecure_no_auth`)"
                 )
             });
         }
         self.count(&["cores"], config.cores, 0, CORES_MAX);
         self.count(&["shards"], config.shards, 0, CORES_MAX);
         self.span(&["drain"], config.drain, Duration::ZERO, Duration::from_secs(3_600));
-        self.must(!config.auth.enabled, &["auth.enabled"], || {
-            "tokens are not available yet; leave it `false`".to_owned()
-        });
     }
 
     fn http(&mut self, config: &Config) {
@@ -148,13 +146,15 @@ impl Faults {
         self.holds_a_batch(&["storage.tail_memory", "limits.max_batch_bytes"], tail, config);
         self.count(&["storage.segment_files"], config.storage.segment_files, 8, 1_000_000);
         self.count(&["limits.groups"], limits.groups, 1, 10_000_000);
+        self.count(&["limits.tokens"], limits.tokens, 1, 1_000_000);
         self.count(&["limits.queue"], limits.queue, 1, 1 << 20);
         self.span(&["limits.waiting"], limits.waiting, Duration::ZERO, Duration::from_secs(3_600));
     }
 }
 
 /// Why no browser sends this text as an origin.
-fn origin_fault(origin: &str) -> Option<&'static str> {
+#[must_use]
+pub fn origin_fault(origin: &str) -> Option<&'static str> {
     if origin == "*" || origin == "localhost" {
         return None;
     }

@@ -41,7 +41,8 @@ pub struct Loaded {
 }
 
 /// Variables of the command line, which set nothing here.
-const CLIENT_VARIABLES: [&str; 4] = ["EDDYLINE_URL", "EDDYLINE_TOKEN_FILE", "EDDYLINE_LOG", "EDDYLINE_CONFIG"];
+const CLIENT_VARIABLES: [&str; 5] =
+    ["EDDYLINE_URL", "EDDYLINE_TOKEN", "EDDYLINE_TOKEN_FILE", "EDDYLINE_LOG", "EDDYLINE_CONFIG"];
 
 /// The variables of this process that may set something.
 #[must_use]

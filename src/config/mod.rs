@@ -17,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use check::origin_fault;
 pub use load::{Loaded, Origin, Sources, environment, load};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{SETTINGS, Setting};
@@ -117,6 +118,8 @@ pub struct Limits {
     pub groups: usize,
     /// Consumers of a shard.
     pub consumers: usize,
+    /// Tokens of the broker.
+    pub tokens: usize,
     /// Requests under way to another core, a core.
     pub queue: usize,
     /// How long a write may wait for room before it is answered 503.
@@ -204,6 +207,7 @@ impl Default for Config {
                 max_batch_bytes: 8 * MIB,
                 groups: 100_000,
                 consumers: 250_000,
+                tokens: 10_000,
                 queue: 4096,
                 waiting: Duration::from_secs(5),
             },

@@ -130,6 +130,8 @@ settings! {
         "Groups of the broker.";
     rare "limits.consumers" => limits.consumers,
         "Consumers of a shard.";
+    rare "limits.tokens" => limits.tokens,
+        "Tokens of the broker.";
     rare "limits.queue" => limits.queue,
         "Requests under way from one core to another.";
     rare "limits.waiting" => limits.waiting,
@@ -145,7 +147,7 @@ settings! {
     common "log.level" => log.level,
         "\"error\", \"warn\", \"info\", \"debug\" or \"trace\". EDDYLINE_LOG sets finer filters.";
 
-    rare "auth.enabled" => auth.enabled,
+    common "auth.enabled" => auth.enabled,
         "Callers need tokens.";
 }
 

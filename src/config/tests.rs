@@ -91,18 +91,20 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.max_batch_bytes", "2MiB", ""),
     ("limits.groups", "7", "7"),
     ("limits.consumers", "9", "9"),
+    ("limits.tokens", "7", "7"),
     ("limits.queue", "16", "16"),
     ("limits.waiting", "0s", ""),
     ("consumers.lease", "5s", ""),
     ("consumers.stuck_after", "1h", ""),
     ("log.format", "json", ""),
     ("log.level", "trace", ""),
+    ("auth.enabled", "true", "true"),
 ];
 
 #[test]
 fn every_setting_can_be_set_by_every_source_to_the_same_effect() {
     let defaults = load_with(None, &[], &[]).unwrap().config;
-    for setting in SETTINGS.iter().filter(|setting| setting.key != "auth.enabled") {
+    for setting in SETTINGS {
         let (_, text, toml) = OTHERS.iter().find(|(key, ..)| *key == setting.key).expect(setting.key);
         let toml = if toml.is_empty() { format!("\"{text}\"") } else { (*toml).to_owned() };
         let header = if setting.table().is_empty() { String::new() } else { format!("[{}]\n", setting.table()) };

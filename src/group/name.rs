@@ -20,7 +20,13 @@ pub enum BadName {
 /// What is wrong with it.
 pub fn check(name: &str) -> Result<(), BadName> {
     check_readable(name)?;
-    if name.starts_with('_') || name.ends_with(".dead") { Err(BadName::Reserved) } else { Ok(()) }
+    if is_reserved(name) { Err(BadName::Reserved) } else { Ok(()) }
+}
+
+/// Whether such a name belongs to the broker.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    name.starts_with('_') || name.ends_with(".dead")
 }
 
 /// Whether this can be the name of a group, the broker's own included.

@@ -131,6 +131,15 @@ impl Socket {
         (Ok(()), buffer)
     }
 
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// When the connection broke meanwhile.
+    pub fn peer(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getpeername(&*self.0)?;
+        address.and_then(|address| SocketAddr::try_from(address).ok()).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     /// Says that no more will be sent.
     pub fn shutdown_send(&self) {
         let _ = rustix::net::shutdown(&*self.0, Shutdown::Write);

@@ -67,27 +67,27 @@ pub enum PartKind {
     ConsumerAcked = 11,
     /// A consumer is gone: `group 4 · name`.
     ConsumerRemoved = 12,
+    /// A token was made (shard 0).
+    TokenCreated = 8,
+    /// A token was taken back (shard 0).
+    TokenRevoked = 9,
+    /// What is to be told of this entry's change in the audit log.
+    Audit = 14,
+    /// A shard's audit events up to this one are in the audit log (that shard, and shard 0).
+    AuditForwarded = 15,
     /// Reserved: header of a bulk request whose bytes were written straight to the segment.
     Bulk = 32,
 }
 
 impl PartKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        use PartKind::{
-            Consumer, ConsumerAcked, ConsumerRemoved, Frame, GroupClosed, GroupConfigured, GroupRegistered,
-            GroupRemoved,
-        };
-        let known = [
-            Frame,
-            GroupRegistered,
-            GroupRemoved,
-            GroupConfigured,
-            GroupClosed,
-            Consumer,
-            ConsumerAcked,
-            ConsumerRemoved,
-        ];
-        known.into_iter().find(|kind| *kind as u8 == byte)
+        use PartKind::{Audit, AuditForwarded, Frame, TokenCreated, TokenRevoked};
+        use PartKind::{Consumer, ConsumerAcked, ConsumerRemoved};
+        use PartKind::{GroupClosed, GroupConfigured, GroupRegistered, GroupRemoved};
+        let groups = [Frame, GroupRegistered, GroupRemoved, GroupConfigured, GroupClosed];
+        let tokens = [TokenCreated, TokenRevoked, Audit, AuditForwarded];
+        let consumers = [Consumer, ConsumerAcked, ConsumerRemoved];
+        groups.into_iter().chain(tokens).chain(consumers).find(|kind| *kind as u8 == byte)
     }
 }
 

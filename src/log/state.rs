@@ -36,6 +36,18 @@ pub enum RecordKind {
     TableRemoved = 3,
     /// One consumer of a group of this shard.
     Consumer = 4,
+    /// One token (shard 0).
+    Token = 5,
+    /// The audit events that are not in the audit log yet, and how far it has those of each shard (shard 0).
+    Audit = 6,
+}
+
+impl RecordKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Group, Self::TableGroup, Self::TableRemoved, Self::Consumer, Self::Token, Self::Audit]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
 }
 
 /// The place in the journal that a state stands for.
@@ -142,13 +154,8 @@ impl<'b> State<'b> {
         let mut fields = Fields::new(self.records);
         std::iter::from_fn(move || {
             (!fields.rest().is_empty()).then(|| {
-                let kind = match fields.u8()? {
-                    1 => RecordKind::Group,
-                    2 => RecordKind::TableGroup,
-                    3 => RecordKind::TableRemoved,
-                    4 => RecordKind::Consumer,
-                    _ => return Err(Malformed("the state file has a record of unknown kind")),
-                };
+                let kind = RecordKind::from_byte(fields.u8()?);
+                let kind = kind.ok_or(Malformed("the state file has a record of unknown kind"))?;
                 fields.bytes(3)?;
                 let length = fields.u32()?;
                 Ok((kind, Fields::new(fields.bytes(length as usize)?)))

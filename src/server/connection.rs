@@ -4,26 +4,31 @@
 //! everything else when its turn comes, so answers keep the order of their requests. A request whose body has not all
 //! come is gathered aside, in memory that counts against a bounded pool.
 
+use crate::api::auth::Caller;
 use crate::api::exchange::Exchange;
 use crate::api::problem::Problem;
 use crate::api::produce::{self, Pending};
-use crate::api::route::{Route, Target, route, too_large};
+use crate::api::route::{Route, Target, route, target, too_large};
 use crate::api::{self, Context, groups, origin};
 use crate::http::{CONTINUE, ChunkDecoder, Framing, Head, Method, ReplyTo, parse_head};
 use crate::io::deadline::{Deadline, Readable};
 use crate::io::socket::Socket;
 use crate::limits::{LINGER_BYTES, LINGER_TIME, READ_PIECE_BYTES, RECEIVE_BYTES};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
 /// Serves a connection to its end. A crowded broker says so and hangs up.
 pub(super) async fn serve(context: &Rc<Context>, socket: Socket, crowded: bool) {
     let socket = Rc::new(socket);
+    // One that broke meanwhile asks for nothing any more.
+    let peer = socket.peer().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
     let deadline = Deadline::new(&socket);
     let key = context.deadlines.watch(Rc::clone(&deadline));
     let exchange = Exchange::new(Rc::clone(context), Rc::clone(&socket), Rc::clone(&deadline));
-    let mut connection = Connection { context: Rc::clone(context), socket, deadline, exchange, pending: Vec::new() };
+    let mut connection =
+        Connection { context: Rc::clone(context), socket, peer, deadline, exchange, pending: Vec::new() };
     if crowded {
         let detail = "too many connections (http.connections)";
         connection.exchange.refuse(&Problem::passing(503, "too_many_connections", 1000, detail).closing());
@@ -37,6 +42,7 @@ pub(super) async fn serve(context: &Rc<Context>, socket: Socket, crowded: bool) 
 struct Connection {
     context: Rc<Context>,
     socket: Rc<Socket>,
+    peer: SocketAddr,
     deadline: Rc<Deadline>,
     exchange: Exchange,
     /// Appends of this turn that wait for their commit.
@@ -55,6 +61,8 @@ enum Step {
         head: usize,
         /// How long the body may be.
         body_max: u64,
+        /// Who asks.
+        caller: Caller,
     },
     /// The connection cannot go on.
     Stop,
@@ -76,10 +84,10 @@ impl Connection {
                     Step::Taken(bytes) => used += bytes,
                     Step::Incomplete => break,
                     Step::Stop => return self.settle().await,
-                    Step::BodyComing { head, body_max } => {
+                    Step::BodyComing { head, body_max, caller } => {
                         let head_bytes = input[used..used + head].to_vec();
                         let came = input.split_off(used + head);
-                        match Box::pin(self.gather(&head_bytes, came, body_max)).await {
+                        match Box::pin(self.gather(&head_bytes, came, body_max, caller)).await {
                             Some(rest) => (input, used) = (rest, 0),
                             None => return,
                         }
@@ -167,7 +175,7 @@ impl Connection {
         let body = match head.framing {
             Framing::None => &[],
             Framing::Length(length) if (input.len() - used) as u64 >= length => &input[used..used + length as usize],
-            _ => return Step::BodyComing { head: used, body_max: route.body_max },
+            _ => return Step::BodyComing { head: used, body_max: route.body_max, caller: route.caller },
         };
         self.carry_out(&route, &head, body).await;
         Step::Taken(used + body.len())
@@ -175,14 +183,27 @@ impl Connection {
 
     /// Everything that can be said before the body is read.
     async fn admit<'b>(&mut self, head: &Head<'b>) -> Result<Route<'b>, Problem> {
-        let config = &self.context.broker.config;
-        origin::cors(head, config)?;
-        match route(&self.context, head) {
-            Err(problem) if problem.code == "no_group" && config.auto_create && head.method == Method::Post => {
+        let target = target(&self.context, head)?;
+        let caller = Caller::of(&self.context, head, target.as_ref(), self.peer)?;
+        self.route(head, target, caller).await
+    }
+
+    /// Finds out how a request is carried out, and makes its group where that is configured.
+    async fn route<'b>(
+        &mut self,
+        head: &Head<'b>,
+        target: Option<Target<'b>>,
+        caller: Caller,
+    ) -> Result<Route<'b>, Problem> {
+        if !self.context.broker.config.auto_create || head.method != Method::Post {
+            return route(&self.context, head, target, caller);
+        }
+        match route(&self.context, head, target, caller.clone()) {
+            Err(problem) if problem.code == "no_group" => {
                 let name = crate::http::segments(head.path).nth(2).unwrap_or_default();
                 let name = crate::http::decode(name).map_err(Problem::from)?;
-                groups::create_on_produce(&self.context, &name).await?;
-                route(&self.context, head)
+                groups::create_on_produce(&self.context, &caller, &name).await?;
+                route(&self.context, head, self::target(&self.context, head)?, caller)
             }
             other => other,
         }
@@ -192,7 +213,7 @@ impl Connection {
     async fn refuse_early(&mut self, head: &Head<'_>, problem: &Problem, input: &[u8], used: usize) -> Step {
         self.settle().await;
         self.exchange.to = head.reply_to();
-        self.exchange.cors = origin::cors(head, &self.context.broker.config).unwrap_or_default();
+        self.exchange.cors = origin::of_refusal(&self.context, head);
         let body = match head.framing {
             Framing::None => Some(0),
             Framing::Length(length) if (input.len() - used) as u64 >= length => Some(length as usize),
@@ -209,7 +230,7 @@ impl Connection {
 
     /// Does what the request asks for.
     async fn carry_out(&mut self, route: &Route<'_>, head: &Head<'_>, body: &[u8]) {
-        let cors = origin::cors(head, &self.context.broker.config).unwrap_or_default();
+        let cors = route.caller.cors.clone();
         if route.produce.is_some() {
             match produce::begin(&self.context, route, head, body, cors.clone()).await {
                 Ok(pending) => {
@@ -258,7 +279,7 @@ impl Connection {
     }
 
     /// Receives the rest of a body, takes the request, and returns what came behind it.
-    async fn gather(&mut self, head_bytes: &[u8], came: Vec<u8>, body_max: u64) -> Option<Vec<u8>> {
+    async fn gather(&mut self, head_bytes: &[u8], came: Vec<u8>, body_max: u64, caller: Caller) -> Option<Vec<u8>> {
         let Ok(Some((head, _))) = parse_head(head_bytes) else { return None };
         // What was asked before is answered before this one's body has come.
         self.settle().await;
@@ -270,15 +291,16 @@ impl Connection {
         }
         let before = self.context.body_bytes.get();
         let received = self.receive_body(&head, came, body_max).await;
+        let cors = caller.cors.clone();
         let result = match received {
-            Ok(Some(body)) => match self.admit(&head).await {
+            Ok(Some(body)) => match self.admit_again(&head, caller).await {
                 Ok(route) => {
                     self.carry_out(&route, &head, &body.bytes).await;
                     Some(body.rest)
                 }
                 Err(problem) => {
                     self.exchange.to = head.reply_to();
-                    self.exchange.cors = origin::cors(&head, &self.context.broker.config).unwrap_or_default();
+                    self.exchange.cors = cors;
                     self.exchange.refuse(&problem);
                     Some(body.rest)
                 }
@@ -286,7 +308,7 @@ impl Connection {
             Ok(None) => None,
             Err(problem) => {
                 self.exchange.to = head.reply_to();
-                self.exchange.cors = origin::cors(&head, &self.context.broker.config).unwrap_or_default();
+                self.exchange.cors = cors;
                 self.exchange.refuse(&problem);
                 None
             }
@@ -296,6 +318,13 @@ impl Connection {
             self.settle().await;
         }
         result
+    }
+
+    /// The same once a body has come: group and token may be gone since.
+    async fn admit_again<'b>(&mut self, head: &Head<'b>, caller: Caller) -> Result<Route<'b>, Problem> {
+        caller.still_good()?;
+        let target = target(&self.context, head)?;
+        self.route(head, target, caller).await
     }
 
     /// Receives a body; `None` when the peer is gone.

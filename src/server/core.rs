@@ -1,7 +1,10 @@
 //! One core: a pinned thread with a ring of its own, its shards, its listeners and its connections.
 
 use super::connection;
+use crate::api::auth::now_us;
 use crate::api::{Broker, Context};
+use crate::auth::directory::{Directory as Tokens, Lookup as TokenLookup};
+use crate::config::Config;
 use crate::group::table::TableGroup;
 use crate::http::DateClock;
 use crate::io::buffer::Pool;
@@ -27,6 +30,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// A pause after the machine refused a connection: it is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How soon live readers hear that their token is good no more.
+const TOKEN_TICK: Duration = Duration::from_millis(200);
+
 /// What a core tells the main thread.
 pub(super) enum Report {
     /// Its shards are recovered; with shard 0 comes the table.
@@ -47,6 +53,7 @@ pub(super) struct Core {
     pub(super) mailbox: Mailbox,
     pub(super) listeners: Vec<OwnedFd>,
     pub(super) groups: Arc<Directory>,
+    pub(super) tokens: Arc<Tokens>,
     pub(super) table: Option<Arc<Vec<TableGroup>>>,
     pub(super) draining: watch::Receiver<bool>,
     /// Cores that still have connections.
@@ -89,20 +96,13 @@ impl Core {
         // The first core begins with shard 0, whose table the others of this core need, too.
         let mut table = self.table.clone();
         for number in (0..self.layout.shards).filter(|&shard| self.owners[usize::from(shard)] == self.number) {
-            let settings = Settings {
-                directory: shard_directory(&self.layout.path, number),
-                identity: self.layout.identity,
-                tail_memory: config.storage.tail_memory as usize,
-                reserve: config.storage.reserve,
-                segment_files: config.storage.segment_files,
-                waiting: config.limits.waiting,
-                idle: IDLE,
-            };
+            let settings = shard_settings(config, &self.layout, number);
             let own = table.as_ref().map(|table| -> Vec<TableGroup> {
                 table.iter().filter(|group| group.shard == number).cloned().collect()
             });
             let stats = self.broker.stats.shard(number);
             let (shard, recovered) = recover(&self.layout, number, settings, own.as_deref(), &self.mask, stats)?;
+            shard.tokens().into_values().for_each(|token| self.tokens.publish(token));
             let table = table.get_or_insert_with(|| Arc::new(shard.table_groups()));
             for group in table.iter().filter(|group| group.shard == number) {
                 // A closed group is on its way out of the table.
@@ -124,6 +124,8 @@ impl Core {
         let context = Rc::new(Context {
             shards: Rc::clone(&shards),
             lookup: Lookup::new(self.groups),
+            tokens: TokenLookup::new(self.tokens),
+            token_turn: Notify::new(),
             dates: RefCell::new(DateClock::new(unix_seconds())),
             deadlines: Deadlines::default(),
             drain: Notify::new(),
@@ -135,6 +137,13 @@ impl Core {
             broker: Arc::clone(&self.broker),
         });
         tokio_uring::spawn(keep_time(Rc::clone(&context)));
+        for shard in shards.locals() {
+            let groups = Arc::clone(context.lookup.directory());
+            tokio_uring::spawn(Rc::clone(&shards).tell_all(Rc::clone(shard), groups));
+        }
+        if config.auth.enabled {
+            tokio_uring::spawn(watch_tokens(Rc::clone(&context)));
+        }
         if self.number == 0 {
             tokio_uring::spawn(finish_removals(Rc::clone(&context)));
         }
@@ -148,6 +157,19 @@ impl Core {
         let _ = draining.wait_for(|draining| *draining).await;
         listeners.iter().for_each(|listener| listener.close());
         drain(&context, config.drain, &self.serving).await;
+    }
+}
+
+/// What a shard is started with.
+pub(super) fn shard_settings(config: &Config, layout: &Layout, number: u16) -> Settings {
+    Settings {
+        directory: shard_directory(&layout.path, number),
+        identity: layout.identity,
+        tail_memory: config.storage.tail_memory as usize,
+        reserve: config.storage.reserve,
+        segment_files: config.storage.segment_files,
+        waiting: config.limits.waiting,
+        idle: IDLE,
     }
 }
 
@@ -187,6 +209,20 @@ async fn keep_time(context: Rc<Context>) {
     }
 }
 
+/// Wakes whoever reads on when a token was revoked, or its time is over.
+async fn watch_tokens(context: Rc<Context>) {
+    let directory = context.tokens.directory();
+    let (mut version, mut expiry) = (directory.version(), directory.next_expiry_us(now_us()));
+    loop {
+        tokio::time::sleep(TOKEN_TICK).await;
+        let (now_us, found) = (now_us(), directory.version());
+        if found != version || expiry.is_some_and(|expiry| expiry <= now_us) {
+            (version, expiry) = (found, directory.next_expiry_us(now_us));
+            context.token_turn.notify_waiters();
+        }
+    }
+}
+
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -198,7 +234,7 @@ async fn finish_removals(context: Rc<Context>) {
         let closed = context.shards.ask(number, |shard| Box::pin(async move { shard.closed_groups() })).await;
         for (group, _) in closed {
             if let Some(group) = table.iter().find(|known| known.number == group)
-                && let Err(fault) = context.shards.remove_group(context.lookup.directory(), group).await
+                && let Err(fault) = context.shards.remove_group(context.lookup.directory(), group, None).await
             {
                 tracing::warn!(group = %group.name, %fault, "a removal that a crash interrupted could not be finished");
             }

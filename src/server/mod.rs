@@ -13,13 +13,14 @@ mod core;
 
 use self::core::{Core, Report};
 use crate::api::Broker;
+use crate::auth::directory::Directory as Tokens;
 use crate::config::Config;
 use crate::group::table::TableGroup;
 use crate::io::{ring, socket, system};
 use crate::log::journal::Ring;
 use crate::log::recovery::End;
 use crate::shard::directory::Directory;
-use crate::shard::init::{self, DirectoryFault};
+use crate::shard::init::{self, DataDirectory, DirectoryFault};
 use crate::shard::peers::{self, Address};
 use crate::shard::recover::{RecoverFault, Recovered};
 use crate::stats::Stats;
@@ -38,6 +39,10 @@ use tokio::sync::watch;
 
 /// Fewer open files than this are worth a warning.
 const OPEN_FILES_COMFORTABLE: u64 = 65_536;
+
+/// Nobody can ask for anything but whether the broker is alive.
+const NO_TOKENS: &str = "callers need tokens, and there is none: stop the broker, make the first one with \
+                         `eddyline token create --admin --data DIR`, and start it again";
 
 /// What a start is told besides the configuration.
 pub struct Start {
@@ -100,9 +105,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     let listeners = listen(&config.listen, cores)?;
     let listen: Vec<SocketAddr> = listeners[0].iter().map(socket::local_address).collect::<io::Result<_>>()?;
 
-    let shards = if config.shards == 0 { cores } else { config.shards };
-    let ring = new_ring(&config, shards)?;
-    let directory = init::open(&config.data, shards as u16, ring)?;
+    let directory = open_directory(&config, cores)?;
     let layout = directory.layout.clone();
     let mut warnings = machine_warnings(open_files, cores, cpus.len());
 
@@ -118,7 +121,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
         (0..cores).map(|_| peers::mailbox(broker.config.limits.queue)).unzip();
     let (drain, draining) = watch::channel(false);
     let (reports, reported) = mpsc::channel();
-    let groups = Arc::new(Directory::default());
+    let (groups, tokens) = (Arc::new(Directory::default()), Arc::new(Tokens::default()));
     let serving = Arc::new(AtomicUsize::new(cores));
     let mut threads = Vec::new();
     let mut go = Vec::new();
@@ -137,6 +140,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
             mailbox,
             listeners,
             groups: Arc::clone(&groups),
+            tokens: Arc::clone(&tokens),
             table: table.clone(),
             draining: draining.clone(),
             serving: Arc::clone(&serving),
@@ -159,8 +163,11 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     for found in &recovered {
         warnings.extend(found.warnings.iter().cloned());
     }
+    if broker.config.auth.enabled && tokens.is_empty() {
+        warnings.push(NO_TOKENS.to_owned());
+    }
     let ready = Ready {
-        facts: facts(&broker, &listen, &recovered, cores, directory.new, open_files, layout.ring),
+        facts: facts(&broker, &listen, &recovered, cores, &directory, open_files, tokens.len()),
         listen,
         data: broker.data.clone(),
         warnings,
@@ -248,6 +255,13 @@ fn listen(addresses: &[SocketAddr], cores: usize) -> Result<Vec<Vec<OwnedFd>>, S
     Ok(listeners)
 }
 
+/// Opens the data directory, or makes it for so many cores.
+fn open_directory(config: &Config, cores: usize) -> Result<DataDirectory, StartError> {
+    let shards = if config.shards == 0 { cores } else { config.shards };
+    let ring = new_ring(config, shards)?;
+    Ok(init::open(&config.data, shards as u16, ring)?)
+}
+
 /// The journal a new data directory would get: smaller on a small disk.
 fn new_ring(config: &Config, shards: usize) -> Result<Ring, StartError> {
     std::fs::create_dir_all(&config.data).map_err(|cause| DirectoryFault::Io { path: config.data.clone(), cause })?;
@@ -261,10 +275,11 @@ fn facts(
     listen: &[SocketAddr],
     recovered: &[Recovered],
     cores: usize,
-    new: bool,
+    directory: &DataDirectory,
     open_files: u64,
-    ring: Ring,
+    tokens: usize,
 ) -> Vec<(String, String)> {
+    let ring = directory.layout.ring;
     let space = system::disk_space(&broker.data).map_or_else(
         |error| error.to_string(),
         |space| format!("{} free of {}", rough_size(space.free), rough_size(space.total)),
@@ -274,7 +289,7 @@ fn facts(
     let longest = recovered.iter().map(|found| found.took).max().unwrap_or_default();
     let cut = recovered.iter().filter(|found| found.end == End::Torn).count();
     let direct = recovered.iter().all(|found| found.direct);
-    let mut state = match new {
+    let mut state = match directory.new {
         true => "a new data directory".to_owned(),
         false => {
             let groups = counted(groups as u64, "group");
@@ -286,6 +301,10 @@ fn facts(
     }
     let way =
         if direct { "O_DIRECT, O_DSYNC" } else { "O_DSYNC through the page cache: this file system has no O_DIRECT" };
+    let tokens = match broker.config.auth.enabled {
+        true => format!("on: callers need one, {} in force", counted(tokens as u64, "token")),
+        false => "off: everybody who reaches the address may do everything".to_owned(),
+    };
     let addresses: Vec<String> = listen.iter().map(|address| format!("http://{address}")).collect();
     [
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -297,7 +316,7 @@ fn facts(
         ("journal", format!("{} × {} a shard, {way}", ring.files, print_size(ring.file_bytes))),
         ("recovered", state),
         ("promise", "an answer means durable: written and synced before it is given".to_owned()),
-        ("tokens", "off: everybody who reaches the address may do everything".to_owned()),
+        ("tokens", tokens),
         ("listening", addresses.join(", ")),
     ]
     .into_iter()

@@ -27,6 +27,17 @@ pub(super) enum Wait {
     Space(oneshot::Receiver<Result<(), Fault>>),
 }
 
+impl Wait {
+    /// Waits until another try may help. `room` is a wait for room that began before the last try.
+    pub(super) async fn over(self, room: impl Future<Output = ()>, deadline: Instant) -> Result<(), Fault> {
+        let waited = match self {
+            Self::Room => timeout_at(deadline, room).await.map(Ok),
+            Self::Space(done) => timeout_at(deadline, done).await.map(|answer| answer.unwrap_or(Ok(()))),
+        };
+        waited.map_err(|_| Fault::Overloaded)?
+    }
+}
+
 impl Shard {
     /// Takes a request's events into the commit that gathers, waiting for room where that is needed. Requests for one
     /// group are taken in the order they were made, also when some have to wait.
@@ -72,19 +83,42 @@ impl Shard {
             let room = self.room.notified();
             match self.try_append(group, batch)? {
                 Ok(accepted) => return Ok(accepted),
-                Err(wait) => self.wait_out(wait, room, deadline).await?,
+                Err(wait) => wait.over(room, deadline).await?,
             }
         }
     }
 
     pub(super) fn try_append(&self, number: u32, batch: &Batch<'_>) -> Result<Result<Accepted, Wait>, Fault> {
         let state = &mut *self.state.borrow_mut();
+        let before = state.open.bytes;
+        let taken = self.accept(state, number, batch, 0)?;
+        if let Ok(Accepted { receipt, .. }) = &taken {
+            match receipt.stamps {
+                None => _ = self.stats.duplicates.inc(),
+                Some(_) => {
+                    self.stats.events.inc_by(u64::from(receipt.count));
+                    self.stats.bytes.inc_by((state.open.bytes - before) as u64);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes a request's events into the commit that gathers, if there is room for them and for `more` bytes of parts that
+    /// belong to them.
+    pub(super) fn accept(
+        &self,
+        state: &mut State,
+        number: u32,
+        batch: &Batch<'_>,
+        more: usize,
+    ) -> Result<Result<Accepted, Wait>, Fault> {
         state.writable()?;
         let bytes = PART_HEADER_BYTES + FRAME_HEADER_BYTES + stored_bytes(batch);
-        if ENTRY_HEADER_BYTES + bytes > self.entry_bytes_max {
+        if ENTRY_HEADER_BYTES + bytes + more > self.entry_bytes_max {
             return Err(Fault::TooLarge { most: self.entry_bytes_max as u64 });
         }
-        if !state.has_room(bytes, self.entry_bytes_max) || state.tail_bytes >= self.settings.tail_memory {
+        if !state.has_room(bytes + more, self.entry_bytes_max) || state.tail_bytes >= self.settings.tail_memory {
             self.tails_turn.notify_one();
             return Ok(Err(Wait::Room));
         }
@@ -92,10 +126,7 @@ impl Shard {
         let member = state.member_mut(number)?;
         let was_open = member.group.log.is_open();
         match member.group.accept(batch, self.clock.now_us(), entry, FRAME_BYTES_SOFT_MAX) {
-            Ok(receipt) if receipt.stamps.is_none() => {
-                self.stats.duplicates.inc();
-                Ok(Ok(Accepted { receipt, entry: member.group.last_entry }))
-            }
+            Ok(receipt) if receipt.stamps.is_none() => Ok(Ok(Accepted { receipt, entry: member.group.last_entry })),
             Ok(receipt) => {
                 if let Some(need) = member.group.log.wants(member.group.segment_limits()) {
                     self.want_space(state, number, need);
@@ -105,8 +136,6 @@ impl Shard {
                 }
                 state.open.bytes += bytes;
                 self.commit_turn.notify_one();
-                self.stats.events.inc_by(u64::from(receipt.count));
-                self.stats.bytes.inc_by(bytes as u64);
                 Ok(Ok(Accepted { receipt, entry }))
             }
             Err(NotAccepted::Refused(refusal)) => Err(Fault::Refused { refusal, after: member.group.last_entry }),
@@ -118,20 +147,6 @@ impl Shard {
                 Ok(Err(Wait::Space(waiter)))
             }
         }
-    }
-
-    /// Waits for what stood in the way, at most until `deadline`.
-    pub(super) async fn wait_out(
-        &self,
-        wait: Wait,
-        room: impl Future<Output = ()>,
-        deadline: Instant,
-    ) -> Result<(), Fault> {
-        let waited = match wait {
-            Wait::Room => timeout_at(deadline, room).await.map(Ok),
-            Wait::Space(done) => timeout_at(deadline, done).await.map(|answer| answer.unwrap_or(Ok(()))),
-        };
-        waited.map_err(|_| Fault::Overloaded)?
     }
 
     fn want_space(&self, state: &mut State, number: u32, need: Need) {

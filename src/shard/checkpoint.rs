@@ -12,8 +12,10 @@
 //! on the mover, between moves, one sync at a time.
 
 use super::init::release_reserve;
+use super::outbox::Outbox;
 use super::tails::Move;
 use super::{Fault, Member, Shard, State};
+use crate::auth::token::Tokens;
 use crate::group::consumer::{self, Consumer};
 use crate::group::record;
 use crate::group::table::Table;
@@ -57,6 +59,8 @@ struct Taking {
     checkpoint: Checkpoint,
     records: Records,
     table_noted: bool,
+    tokens_noted: bool,
+    outbox_noted: bool,
 }
 
 impl Snapshot {
@@ -92,6 +96,24 @@ impl Snapshot {
         }
     }
 
+    /// The same for the tokens.
+    pub(super) fn note_tokens(&mut self, tokens: &Tokens) {
+        let Some(taking) = self.taking.as_mut().filter(|taking| !taking.tokens_noted) else { return };
+        taking.tokens_noted = true;
+        for token in tokens.values() {
+            taking.records.add(RecordKind::Token, |out| token.encode(out));
+        }
+    }
+
+    /// The same for what waits to be told in the audit log.
+    pub(super) fn note_outbox(&mut self, outbox: &Outbox) {
+        let Some(taking) = self.taking.as_mut().filter(|taking| !taking.outbox_noted) else { return };
+        taking.outbox_noted = true;
+        if *outbox != Outbox::default() {
+            taking.records.add(RecordKind::Audit, |out| outbox.encode(out));
+        }
+    }
+
     /// Number of the newest checkpoint: a group made now is not part of it.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
@@ -104,6 +126,18 @@ impl State {
         let table = self.table.as_mut().ok_or(Fault::NoGroup)?;
         self.snapshot.note_table(table);
         Ok(table)
+    }
+
+    /// The tokens, about to change.
+    pub(super) fn tokens_mut(&mut self) -> &mut Tokens {
+        self.snapshot.note_tokens(&self.tokens);
+        &mut self.tokens
+    }
+
+    /// What waits to be told in the audit log, about to change.
+    pub(super) fn outbox_mut(&mut self) -> &mut Outbox {
+        self.snapshot.note_outbox(&self.outbox);
+        &mut self.outbox
     }
 
     /// Whether enough was written since the last checkpoint, or so much of the ring is held that another generation helps,
@@ -131,6 +165,8 @@ impl Shard {
             },
             records: Records::default(),
             table_noted: false,
+            tokens_noted: false,
+            outbox_noted: false,
         });
         self.tails_turn.notify_one();
     }
@@ -232,6 +268,8 @@ impl Shard {
         if let Some(table) = &state.table {
             state.snapshot.note_table(table);
         }
+        state.snapshot.note_tokens(&state.tokens);
+        state.snapshot.note_outbox(&state.outbox);
     }
 
     async fn note_consumers(&self, number: u32) {

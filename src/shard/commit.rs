@@ -125,6 +125,9 @@ impl Shard {
         state.waiters.extract_if(.., |(entry, _)| *entry <= durable).for_each(|(_, waker)| waker.wake());
         self.commit_turn.notify_one();
         self.room.notify_waiters();
+        if state.outbox.waiting_bytes() > 0 {
+            self.audit_turn.notify_one();
+        }
     }
 
     fn reveal(&self, state: &mut State, reveals: &[(u32, u64)]) {

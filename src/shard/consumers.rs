@@ -35,13 +35,19 @@ pub struct Decided<R> {
     pub entry: u64,
 }
 
-/// An approval that comes with a subscription.
+/// A consumer that is asked for.
 #[derive(Clone, Debug)]
-pub struct Approval {
-    /// Where the consumer begins.
-    pub start: u64,
-    /// What it is granted.
+pub struct Subscription {
+    /// Where it wants to begin, as an expression.
+    pub start: Box<str>,
+    /// Where it begins, if it is approved at once.
+    pub approved_at: Option<u64>,
+    /// What it is granted unless an approval says otherwise.
     pub terms: Terms,
+    /// How many consumers the shard may have.
+    pub most: usize,
+    /// What is told of it in the audit log.
+    pub audit: Vec<u8>,
 }
 
 /// A consumer as it is now.
@@ -66,17 +72,17 @@ impl Shard {
         Now { wall_us: self.clock.now_us(), instant: Instant::now() }
     }
 
-    /// Waits until any change of a consumer fits the entry that gathers.
-    async fn room_for_consumer(&self, more: usize) -> Result<(), Fault> {
+    /// Waits until any change of a consumer fits the entry that gathers, with so many bytes more and what is told of it.
+    async fn room_for_consumer(&self, more: usize, audit: Option<&[u8]>) -> Result<(), Fault> {
         let deadline = tokio::time::Instant::now() + self.settings.waiting;
         loop {
             // The room may come back between the look and the wait, so the wait begins first.
             let room = self.room.notified();
             {
                 let state = self.state.borrow();
-                state.writable()?;
-                if state.has_room(CONSUMER_RECORD_BYTES_MAX + more, self.entry_bytes_max) {
-                    return Ok(());
+                match state.takes_change(CONSUMER_RECORD_BYTES_MAX + more, audit, self.entry_bytes_max) {
+                    Err(Fault::Overloaded) => {}
+                    settled => return settled,
                 }
             }
             self.tails_turn.notify_one();
@@ -94,8 +100,8 @@ impl Shard {
         name: &str,
         decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
     ) -> Result<Decided<R>, Fault> {
-        self.room_for_consumer(0).await?;
-        self.decide_now(&mut self.state.borrow_mut(), group, name, decide)
+        self.room_for_consumer(0, None).await?;
+        self.decide_now(&mut self.state.borrow_mut(), group, name, None, decide)
     }
 
     /// The same, where room was made sure of.
@@ -104,6 +110,7 @@ impl Shard {
         state: &mut State,
         number: u32,
         name: &str,
+        audit: Option<&[u8]>,
         decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
     ) -> Result<Decided<R>, Fault> {
         let now = self.now();
@@ -141,10 +148,13 @@ impl Shard {
             wake(&mut member.waits, name);
         }
         self.look_after_lease(&mut state.leases, number, name, consumer);
+        if let Some(json) = audit.filter(|_| result.is_ok() && change == Change::Record) {
+            self.add_audit(state, json);
+        }
         result.map(|value| Decided { value, entry }).map_err(|refusal| refused(refusal, entry))
     }
 
-    /// [`decide`](Self::decide), durably.
+    /// [`decide`](Self::decide), durably, and told of in the audit log if it changed more than the head.
     ///
     /// # Errors
     /// As there; a refusal may be told at once.
@@ -152,9 +162,12 @@ impl Shard {
         &self,
         group: u32,
         name: &str,
+        audit: Option<&[u8]>,
         decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
     ) -> Result<R, Fault> {
-        match self.decide(group, name, decide).await {
+        self.room_for_consumer(0, audit).await?;
+        let decided = self.decide_now(&mut self.state.borrow_mut(), group, name, audit, decide);
+        match decided {
             Ok(decided) => self.durable(decided.entry).await.map(|()| decided.value),
             Err(fault) => Err(self.settled(fault).await),
         }
@@ -165,28 +178,20 @@ impl Shard {
     ///
     /// # Errors
     /// [`Fault::TooMany`] beyond `most` consumers of the shard; why nothing can be written.
-    pub async fn subscribe(
-        &self,
-        group: u32,
-        name: &str,
-        start: &str,
-        terms: Terms,
-        approval: Option<Approval>,
-        most: usize,
-    ) -> Result<(Life, bool), Fault> {
-        self.room_for_consumer(0).await?;
+    pub async fn subscribe(&self, group: u32, name: &str, wanted: &Subscription) -> Result<(Life, bool), Fault> {
+        self.room_for_consumer(0, Some(&wanted.audit)).await?;
         let (life, entry, new) = {
             let state = &mut *self.state.borrow_mut();
             let now = self.now();
             let member = state.groups.get_mut(&group).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
             if let Some(known) = member.group.consumers.get(name) {
                 (known.life, known.live.last_entry, false)
-            } else if state.consumers >= most {
+            } else if state.consumers >= wanted.most {
                 return Err(Fault::TooMany);
             } else {
-                let mut consumer = Consumer::new(start, terms, now.wall_us);
-                if let Some(approval) = approval {
-                    let _ = consumer.approve(Some(approval.start), approval.terms, now);
+                let mut consumer = Consumer::new(&wanted.start, wanted.terms, now.wall_us);
+                if let Some(start) = wanted.approved_at {
+                    let _ = consumer.approve(Some(start), wanted.terms, now);
                 }
                 // A checkpoint that has begun does not contain it.
                 consumer.live.snapshot = state.snapshot.epoch();
@@ -197,6 +202,7 @@ impl Shard {
                 let known = (consumer.life, consumer.live.last_entry, true);
                 member.group.consumers.insert(name.into(), consumer);
                 state.consumers += 1;
+                self.add_audit(state, &wanted.audit);
                 known
             }
         };
@@ -209,8 +215,8 @@ impl Shard {
     ///
     /// # Errors
     /// [`Refusal::NotThere`]; why nothing can be written.
-    pub async fn unsubscribe(&self, group: u32, name: &str) -> Result<(), Fault> {
-        self.room_for_consumer(0).await?;
+    pub async fn unsubscribe(&self, group: u32, name: &str, audit: &[u8]) -> Result<(), Fault> {
+        self.room_for_consumer(0, Some(audit)).await?;
         let entry = {
             let state = &mut *self.state.borrow_mut();
             let member = state.groups.get_mut(&group).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
@@ -224,7 +230,7 @@ impl Shard {
                     put_short(&mut part, name.as_bytes());
                     state.open.add_part(PartKind::ConsumerRemoved, part);
                     state.consumers -= 1;
-                    Ok(state.head.next_index)
+                    Ok(self.add_audit(state, audit))
                 }
             }
         };
@@ -245,7 +251,7 @@ impl Shard {
         let batch = Batch { events, producer: None, expect_offset: None };
         let deadline = tokio::time::Instant::now() + self.settings.waiting;
         let entry = loop {
-            self.room_for_consumer(letter.len() + 256).await?;
+            self.room_for_consumer(letter.len() + 256, None).await?;
             let room = self.room.notified();
             let still = |state: &State| {
                 let consumer = state.groups.get(&group).and_then(|member| member.group.consumers.get(name));
@@ -254,10 +260,10 @@ impl Shard {
             let Some(dead_letters) = still(&self.state.borrow()) else { return Ok(false) };
             // The letter and the move are taken without a wait in between, so one entry holds both.
             match self.try_append(dead_letters, &batch)? {
-                Err(wait) => self.wait_out(wait, room, deadline).await?,
+                Err(wait) => wait.over(room, deadline).await?,
                 Ok(_) => {
                     let moved =
-                        self.decide_now(&mut self.state.borrow_mut(), group, name, |consumer, ground, change| {
+                        self.decide_now(&mut self.state.borrow_mut(), group, name, None, |consumer, ground, change| {
                             consumer.buried(ground.now);
                             *change = Change::Record;
                             Ok(())

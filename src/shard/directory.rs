@@ -3,6 +3,7 @@
 //! Shard 0 owns the table; this is its shared shadow, read at every request. Each core keeps what it looked up and asks
 //! again when the directory has changed since.
 
+use super::audit::AUDIT_GROUP;
 use crate::group::config::GroupConfig;
 use crate::group::table::TableGroup;
 use foldhash::HashMap;
@@ -51,25 +52,21 @@ impl Directory {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// How many groups there are.
+    /// How many groups there are, the broker's audit log aside.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner).len()
+    pub fn count(&self) -> usize {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.len() - usize::from(groups.contains_key(AUDIT_GROUP))
     }
 
-    /// Whether there are none.
+    /// At most `limit` groups behind the name `after` whose names begin with `prefix` and are to be `shown`, by name.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// At most `limit` groups behind the name `after` whose names begin with `prefix`, by name.
-    #[must_use]
-    pub fn page(&self, prefix: &str, after: &str, limit: usize) -> Vec<Arc<Entry>> {
+    pub fn page(&self, prefix: &str, after: &str, limit: usize, shown: impl Fn(&str) -> bool) -> Vec<Arc<Entry>> {
         let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
         let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
         let found = groups.range::<str, _>((start, Bound::Unbounded));
-        found.take_while(|(name, _)| name.starts_with(prefix)).take(limit).map(|(_, entry)| Arc::clone(entry)).collect()
+        let found = found.take_while(|(name, _)| name.starts_with(prefix)).filter(|(name, _)| shown(name));
+        found.take(limit).map(|(_, entry)| Arc::clone(entry)).collect()
     }
 }
 
@@ -130,9 +127,11 @@ mod tests {
             directory.publish(entry(&mut table, name));
         }
         let names = |page: Vec<Arc<Entry>>| page.iter().map(|entry| entry.table.name.to_string()).collect::<Vec<_>>();
-        assert_eq!(names(directory.page("web-", "", 2)), ["web-1", "web-2"]);
-        assert_eq!(names(directory.page("web-", "web-2", 2)), ["web-3"]);
-        assert_eq!(names(directory.page("", "", 9)).len(), 5);
+        let all = |_: &str| true;
+        assert_eq!(names(directory.page("web-", "", 2, all)), ["web-1", "web-2"]);
+        assert_eq!(names(directory.page("web-", "web-2", 2, all)), ["web-3"]);
+        assert_eq!(names(directory.page("", "", 9, all)).len(), 5);
+        assert_eq!(names(directory.page("", "a", 2, |name| name != "web-1")), ["web-2", "web-3"]);
 
         let number = lookup.get("x").unwrap().table.number;
         directory.withdraw("x", number + 1);

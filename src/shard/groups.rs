@@ -4,6 +4,7 @@
 //! It is removed by two: its own shard closes it (nothing is added any more, so its tail is final), then shard 0 takes it
 //! out of the table together with that tail. A crash in between is finished by the next start.
 
+use super::audit::AUDIT_GROUP;
 use super::directory::{Directory, Entry};
 use super::peers::Shards;
 use super::{Fault, Member, Shard};
@@ -25,6 +26,16 @@ pub enum Created {
     Existing(TableGroup),
 }
 
+impl Created {
+    /// The group that is there now.
+    #[must_use]
+    pub fn into_group(self) -> TableGroup {
+        match self {
+            Self::New(group) | Self::Existing(group) => group,
+        }
+    }
+}
+
 /// A group that is asked for.
 #[derive(Clone, Debug)]
 pub struct NewGroup {
@@ -34,8 +45,10 @@ pub struct NewGroup {
     pub config: GroupConfig,
     /// The shard it must live in, if not the one with the fewest.
     pub shard: Option<u16>,
-    /// How many groups there may be.
+    /// How many groups there may be; the broker's own do not count.
     pub most: usize,
+    /// What is to be told in the audit log, if it is made.
+    pub audit: Option<Vec<u8>>,
 }
 
 /// A group's state for its info page.
@@ -57,7 +70,7 @@ pub struct GroupInfo {
 
 impl Shard {
     /// Registers a name (shard 0). Durable when it returns.
-    async fn register(&self, wanted: &NewGroup) -> Result<Option<Created>, Fault> {
+    pub(super) async fn register(&self, wanted: &NewGroup) -> Result<Option<Created>, Fault> {
         let (created, entry) = {
             let state = &mut *self.state.borrow_mut();
             state.writable()?;
@@ -65,18 +78,19 @@ impl Shard {
             if let Some(group) = table.get(&wanted.name) {
                 // Whoever made it may still be waiting for the disk.
                 (Created::Existing(group.clone()), state.newest_change())
-            } else if table.len() >= wanted.most {
+            } else if table.len() - usize::from(table.get(AUDIT_GROUP).is_some()) >= wanted.most {
                 return Ok(None);
             } else {
                 let mut group = table.plan(&wanted.name, wanted.config, self.clock.now_us());
                 group.shard = wanted.shard.unwrap_or(group.shard);
                 let mut part = Vec::new();
                 group.encode(&mut part);
-                if !state.has_room(part.len() + 64, self.entry_bytes_max) {
-                    return Err(Fault::Overloaded);
-                }
+                let audit = wanted.audit.as_deref();
+                state.takes_change(part.len(), audit, self.entry_bytes_max)?;
                 state.table_mut()?.insert(group.clone());
-                (Created::New(group), state.add_part(PartKind::GroupRegistered, part))
+                let entry = state.add_part(PartKind::GroupRegistered, part);
+                audit.into_iter().for_each(|json| _ = self.add_audit(state, json));
+                (Created::New(group), entry)
             }
         };
         self.commit_turn.notify_one();
@@ -95,34 +109,29 @@ impl Shard {
         });
     }
 
-    /// Changes a group's configuration. Durable when it returns.
-    async fn configure(&self, number: u32, config: GroupConfig) -> Result<(), Fault> {
+    /// Changes a group's configuration, and tells of it. Durable when it returns.
+    async fn configure(&self, number: u32, config: GroupConfig, audit: Option<&[u8]>) -> Result<(), Fault> {
         let entry = {
             let state = &mut *self.state.borrow_mut();
-            state.writable()?;
             let mut part = number.to_le_bytes().to_vec();
             put_short(&mut part, config.to_json().as_bytes());
-            if !state.has_room(part.len() + 64, self.entry_bytes_max) {
-                return Err(Fault::Overloaded);
-            }
+            state.takes_change(part.len(), audit, self.entry_bytes_max)?;
             let member = state.member_mut(number)?;
             member.group.config = config;
             let entry = state.add_part(PartKind::GroupConfigured, part);
             state.member_mut(number)?.group.last_entry = entry;
+            audit.into_iter().for_each(|json| _ = self.add_audit(state, json));
             entry
         };
         self.commit_turn.notify_one();
         self.durable(entry).await
     }
 
-    /// Closes a group: nothing is added any more. Returns its final tail, durably.
-    async fn close_group(&self, number: u32) -> Result<u64, Fault> {
+    /// Closes a group: nothing is added any more. Returns its final tail, durably. It is told of once.
+    async fn close_group(&self, number: u32, audit: Option<&[u8]>) -> Result<u64, Fault> {
         let (tail, entry) = {
             let state = &mut *self.state.borrow_mut();
-            state.writable()?;
-            if !state.has_room(64, self.entry_bytes_max) {
-                return Err(Fault::Overloaded);
-            }
+            state.takes_change(4, audit, self.entry_bytes_max)?;
             let member = state.member_mut(number)?;
             let tail = member.group.next_offset();
             if std::mem::replace(&mut member.group.closed, true) {
@@ -130,6 +139,7 @@ impl Shard {
             } else {
                 let entry = state.add_part(PartKind::GroupClosed, number.to_le_bytes().to_vec());
                 state.member_mut(number)?.group.last_entry = entry;
+                audit.into_iter().for_each(|json| _ = self.add_audit(state, json));
                 (tail, entry)
             }
         };
@@ -227,13 +237,12 @@ fn sequences(log: &GroupLog) -> impl Iterator<Item = u32> {
 }
 
 impl Shards {
-    /// Makes a group, or finds it. Durable and visible when it returns; `None` when there are `most` already.
+    /// Makes a group, or finds it. Durable and visible when it returns; `None` when there are as many as there may be.
     ///
     /// # Errors
     /// Why a shard did not do it.
     pub async fn create_group(&self, directory: &Directory, wanted: NewGroup) -> Result<Option<Created>, Fault> {
-        let created = self.on(0, move |shard| Box::pin(async move { shard.register(&wanted).await }));
-        let created = created.await?;
+        let created = self.on(0, move |shard| Box::pin(async move { shard.register(&wanted).await })).await?;
         if let Some(Created::New(group)) = &created {
             let opened = group.clone();
             self.on(group.shard, move |shard| {
@@ -247,7 +256,7 @@ impl Shards {
         Ok(created)
     }
 
-    /// Changes a group's configuration. Durable and visible when it returns.
+    /// Changes a group's configuration, and tells of it. Durable and visible when it returns.
     ///
     /// # Errors
     /// Why the shard did not do it.
@@ -256,10 +265,11 @@ impl Shards {
         directory: &Directory,
         entry: &Entry,
         config: GroupConfig,
+        audit: Option<Vec<u8>>,
     ) -> Result<(), Fault> {
         let number = entry.table.number;
         let configured = self.on(entry.table.shard, move |shard: Rc<Shard>| {
-            Box::pin(async move { shard.configure(number, config).await })
+            Box::pin(async move { shard.configure(number, config, audit.as_deref()).await })
         });
         configured.await?;
         directory.publish(Entry { table: entry.table.clone(), config });
@@ -270,10 +280,16 @@ impl Shards {
     ///
     /// # Errors
     /// Why a shard did not do it.
-    pub async fn remove_group(&self, directory: &Directory, group: &TableGroup) -> Result<(), Fault> {
+    pub async fn remove_group(
+        &self,
+        directory: &Directory,
+        group: &TableGroup,
+        audit: Option<Vec<u8>>,
+    ) -> Result<(), Fault> {
         let number = group.number;
-        let closed =
-            self.on(group.shard, move |shard: Rc<Shard>| Box::pin(async move { shard.close_group(number).await }));
+        let closed = self.on(group.shard, move |shard: Rc<Shard>| {
+            Box::pin(async move { shard.close_group(number, audit.as_deref()).await })
+        });
         let tail = closed.await?;
         directory.withdraw(&group.name, number);
         let removed = Removed { name: group.name.clone(), number, next_first_offset: tail + 1 };

@@ -11,6 +11,7 @@
 //! one that moves tails and one that opens and allocates, so that room for a segment never waits behind a flush.
 
 mod append;
+pub mod audit;
 mod checkpoint;
 mod commit;
 pub mod consumers;
@@ -19,6 +20,7 @@ pub mod directory;
 pub mod groups;
 pub mod init;
 mod leases;
+mod outbox;
 pub mod peers;
 pub mod read;
 pub mod recover;
@@ -26,15 +28,17 @@ mod replay;
 mod segments;
 mod space;
 mod tails;
+pub mod tokens;
 pub mod verify;
 
+use crate::auth::token::Tokens;
 use crate::group::table::Table;
 use crate::group::{Group, Refusal};
 use crate::io::buffer::AlignedBuffer;
 use crate::io::clock::Clock;
 use crate::io::file::{JournalFile, SegmentFile};
 use crate::io::helper::Helper;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{AUDIT_PENDING_BYTES_MAX, BLOCK_BYTES};
 use crate::log::entry::{ENTRY_HEADER_BYTES, EntryKind, Owner, PART_HEADER_BYTES, PartKind};
 use crate::log::file_header::Identity;
 use crate::log::group_log::Need;
@@ -45,6 +49,7 @@ use crate::stats::ShardStats;
 pub use append::Accepted;
 use foldhash::HashMap;
 use hashlink::LruCache;
+use outbox::Outbox;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -186,6 +191,10 @@ struct OpenSegment {
 struct State {
     groups: HashMap<u32, Member>,
     table: Option<Table>,
+    /// Shard 0's.
+    tokens: Tokens,
+    /// What is to be told in the audit log.
+    outbox: Outbox,
     open: Open,
     in_flight: VecDeque<InFlight>,
     head: JournalHead,
@@ -235,6 +244,8 @@ pub struct Shard {
     room: Notify,
     /// A first lease to look after.
     lease_turn: Notify,
+    /// Audit events became durable.
+    audit_turn: Notify,
     entry_bytes_max: usize,
 }
 
@@ -249,6 +260,8 @@ impl State {
         Self {
             groups: HashMap::default(),
             table: None,
+            tokens: Tokens::default(),
+            outbox: Outbox::default(),
             open: Open::default(),
             in_flight: VecDeque::new(),
             head,
@@ -300,6 +313,18 @@ impl State {
     fn has_room(&self, bytes: usize, entry_bytes_max: usize) -> bool {
         let entry = ENTRY_HEADER_BYTES + self.open.bytes + bytes;
         entry <= entry_bytes_max && self.head.place_for(entry.next_multiple_of(BLOCK_BYTES) as u64).is_some()
+    }
+
+    /// Whether a change of so many bytes may be taken now, together with its audit event.
+    fn takes_change(&self, bytes: usize, audit: Option<&[u8]>, entry_bytes_max: usize) -> Result<(), Fault> {
+        self.writable()?;
+        let audit_bytes = audit.map_or(0, <[u8]>::len);
+        let told = self.outbox.waiting_bytes() + audit_bytes <= AUDIT_PENDING_BYTES_MAX;
+        // Headers of two parts, and the number of the event.
+        match told && self.has_room(bytes + audit_bytes + 3 * PART_HEADER_BYTES, entry_bytes_max) {
+            true => Ok(()),
+            false => Err(Fault::Overloaded),
+        }
     }
 
     /// Adds a change that is no event to the entry that gathers. Returns the entry's index.
@@ -371,6 +396,7 @@ impl Shard {
             journal_used_bytes: state.head.used_bytes(),
             tail_bytes: state.tail_bytes,
             checkpoint_index: state.checkpoint.index,
+            audit_pending: state.outbox.len(),
             fault: state.fault.as_ref().map(ToString::to_string),
             clock_suspect: self.clock.suspect(),
         }
@@ -394,6 +420,8 @@ pub struct ShardStatus {
     pub tail_bytes: usize,
     /// Newest entry that the state file in force contains.
     pub checkpoint_index: u64,
+    /// Changes that are not told in the audit log yet.
+    pub audit_pending: usize,
     /// Why writes are refused.
     pub fault: Option<String>,
     /// Whether the wall clock jumped and is not followed.

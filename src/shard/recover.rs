@@ -5,9 +5,11 @@
 //! leaves the shard readable up to the damage, and refuses writes.
 
 use super::init::{Layout, journal_path, shard_directory};
+use super::outbox::Outbox;
 use super::replay::{Dirty, Replay};
 use super::space::segment_header;
 use super::{Fault, Member, Settings, Shard, State, owner};
+use crate::auth::token::{Token, Tokens};
 use crate::group::Group;
 use crate::group::consumer::{self, Consumer};
 use crate::group::record;
@@ -99,6 +101,8 @@ pub struct Recovered {
 pub(super) struct Examined {
     pub(super) groups: HashMap<u32, Group>,
     pub(super) table: Table,
+    tokens: Tokens,
+    outbox: Outbox,
     pub(super) checkpoint: Checkpoint,
     pub(super) walked: recovery::Walked,
     pub(super) warnings: Vec<String>,
@@ -114,6 +118,8 @@ struct Before {
     needed_from: u64,
     groups: HashMap<u32, Group>,
     table: Table,
+    tokens: Tokens,
+    outbox: Outbox,
     warnings: Vec<String>,
 }
 
@@ -129,11 +135,14 @@ pub(super) fn examine(
     tail_memory: usize,
 ) -> Result<Examined, RecoverFault> {
     let directory = shard_directory(&layout.path, number);
-    let Before { checkpoint, needed_from, groups, table: known, mut warnings } = load(layout, number, &directory)?;
+    let Before { checkpoint, needed_from, groups, table: known, tokens, outbox, mut warnings } =
+        load(layout, number, &directory)?;
     let files = open_journal(layout, number, &directory)?;
     let mut replay = Replay {
         groups,
         table: known,
+        tokens,
+        outbox,
         segments: directory.join("segments"),
         tail_bytes: 0,
         tail_memory,
@@ -153,7 +162,7 @@ pub(super) fn examine(
         |header, parts| replay.apply(number, header, parts),
     );
     let walked = walked.map_err(|cause| RecoverFault::Journal { directory: directory.clone(), cause })?;
-    let Replay { mut groups, table: own_table, dirty, unknown, holed, .. } = replay;
+    let Replay { mut groups, table: own_table, tokens, outbox, dirty, unknown, holed, .. } = replay;
     // A group that is out of the table was removed; only its files may be left. It was closed here before: one that was
     // not is a group whose registration the table has lost.
     let named: HashSet<u32> = match table {
@@ -169,7 +178,7 @@ pub(super) fn examine(
     warnings.extend(holed.into_iter().map(|(group, sequence)| {
         format!("group {group}: segment {group}-{sequence} was missing or short; what it held is damaged")
     }));
-    Ok(Examined { groups, table: own_table, checkpoint, walked, warnings, unnamed, files, dirty })
+    Ok(Examined { groups, table: own_table, tokens, outbox, checkpoint, walked, warnings, unnamed, files, dirty })
 }
 
 /// Starts a shard. Blocks: before the loop runs.
@@ -187,7 +196,7 @@ pub fn recover(
     let started = Instant::now();
     let directory = shard_directory(&layout.path, number);
     let io = |cause: io::Error| RecoverFault::Io { path: directory.clone(), cause };
-    let Examined { mut groups, table, checkpoint, walked, mut warnings, unnamed, files, dirty } =
+    let Examined { mut groups, table, tokens, outbox, checkpoint, walked, mut warnings, unnamed, files, dirty } =
         examine(layout, number, table, settings.tail_memory)?;
     // What a killed broker wrote was read, and may still stand in the disk's cache alone: nothing is told of it before.
     files.iter().try_for_each(JournalFile::sync).map_err(io)?;
@@ -207,14 +216,12 @@ pub fn recover(
             let (slot, position) = layout.ring.place(address);
             let file = journal_path(&directory, slot as u64);
             let detail = format!("entry {index} is missing or damaged in {} at byte {position}", file.display());
-            warnings.push(format!("shard {number} is read-only: {detail}"));
-            fault = Some(Fault::Damaged(Arc::from(detail)));
+            fault = Some(read_only(number, detail, &mut warnings));
         }
     }
     if !unnamed.is_empty() && fault.is_none() {
         let detail = format!("groups {unnamed:?} live in shard {number}, and the table of shard 0 has lost them");
-        warnings.push(format!("shard {number} is read-only: {detail}"));
-        fault = Some(Fault::Damaged(Arc::from(detail)));
+        fault = Some(read_only(number, detail, &mut warnings));
     }
     warnings.extend(tidy_segments(layout, number, &directory, &mut groups, fault.is_none()).map_err(io)?);
     let recovered = Recovered {
@@ -238,6 +245,8 @@ pub fn recover(
             tail_bytes: groups.values().map(|group| group.log.tail_bytes()).sum(),
             groups: groups.into_iter().map(|(number, group)| (number, Member::new(group))).collect(),
             table: (number == 0).then_some(table),
+            tokens,
+            outbox,
             durable_index,
             // No entry says yet that the last one, which readers see from now on, must be there.
             covered_index: durable_index - u64::from(walked.end == End::Clean && walked.entries > 0),
@@ -251,9 +260,16 @@ pub fn recover(
         space_turn: Notify::new(),
         room: Notify::new(),
         lease_turn: Notify::new(),
+        audit_turn: Notify::new(),
         entry_bytes_max: (layout.ring.entry_bytes_max() as usize).min(ENTRY_BYTES_MAX),
     };
     Ok((Rc::new(shard), recovered))
+}
+
+/// Tells why the shard takes no writes.
+fn read_only(number: u16, detail: String, warnings: &mut Vec<String>) -> Fault {
+    warnings.push(format!("shard {number} is read-only: {detail}"));
+    Fault::Damaged(Arc::from(detail))
 }
 
 /// Reads both generations and takes the newest valid one.
@@ -289,7 +305,7 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
     }
     let mut groups: HashMap<u32, Group> = HashMap::new();
     let mut consumers: Vec<(u32, Box<str>, Consumer)> = Vec::new();
-    let mut table = Table::new(data.shards as usize);
+    let (mut table, mut tokens, mut outbox) = (Table::new(data.shards as usize), Tokens::default(), Outbox::default());
     let bad = |cause: String| RecoverFault::BadFile {
         path: directory.join(state_file::file_name(checkpoint.generation)),
         cause,
@@ -306,6 +322,10 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
             RecordKind::Consumer => consumer::decode(&mut fields).map(|(group, name, consumer)| {
                 consumers.push((group, name.into(), consumer));
             }),
+            RecordKind::Token => Token::decode(&mut fields).map(|token| {
+                tokens.insert(token.id, Arc::new(token));
+            }),
+            RecordKind::Audit => Outbox::decode(&mut fields).map(|found| outbox = found),
         };
         read.map_err(|fault| bad(fault.to_string()))?;
     }
@@ -316,7 +336,7 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
         }
     }
     let needed_from = oldest.map_or(checkpoint.next_address, |(oldest, _)| oldest.next_address);
-    Ok(Before { checkpoint, needed_from, groups, table, warnings })
+    Ok(Before { checkpoint, needed_from, groups, table, tokens, outbox, warnings })
 }
 
 fn open_journal(data: &Layout, number: u16, directory: &Path) -> Result<Vec<JournalFile>, RecoverFault> {

@@ -3,6 +3,9 @@
 //! Frames stay in memory as a tail up to a bound and go to their segments beyond, over whatever stands there: bytes behind
 //! a segment's recorded end never count.
 
+use super::outbox::Outbox;
+use crate::auth::secret::TokenId;
+use crate::auth::token::{Token, Tokens};
 use crate::group::Group;
 use crate::group::consumer;
 use crate::group::record;
@@ -18,6 +21,7 @@ use hashlink::LinkedHashMap;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Segments that were written to and not synced.
 pub(super) type Dirty = LinkedHashMap<(u32, u32), SegmentFile>;
@@ -26,6 +30,8 @@ pub(super) type Dirty = LinkedHashMap<(u32, u32), SegmentFile>;
 pub(super) struct Replay {
     pub(super) groups: HashMap<u32, Group>,
     pub(super) table: Table,
+    pub(super) tokens: Tokens,
+    pub(super) outbox: Outbox,
     pub(super) segments: PathBuf,
     pub(super) tail_bytes: usize,
     pub(super) tail_memory: usize,
@@ -110,6 +116,17 @@ impl Replay {
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.consumers.remove(name);
                 }
+            }
+            PartKind::TokenCreated => {
+                let token = Token::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                self.tokens.insert(token.id, Arc::new(token));
+            }
+            PartKind::TokenRevoked => {
+                self.tokens.remove(&TokenId(fields.u64().map_err(|fault| fault.to_string())?));
+            }
+            PartKind::Audit => self.outbox.replay_event(&mut fields).map_err(|fault| fault.to_string())?,
+            PartKind::AuditForwarded => {
+                self.outbox.replay_forwarded(shard, &mut fields).map_err(|fault| fault.to_string())?;
             }
             PartKind::Bulk => return Err("a part of a kind that this version does not write".into()),
         }

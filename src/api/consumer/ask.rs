@@ -3,6 +3,7 @@
 use super::Subject;
 use crate::api::Context;
 use crate::api::pieces::{Piece, PieceBounds, Style, piece};
+use crate::auth::directory::Lapse;
 use crate::group::Refusal as GroupRefusal;
 use crate::group::consumer::{Call, Change, Grant, Refusal, SessionName, Turn};
 use crate::log::event::NewEvent;
@@ -132,6 +133,8 @@ pub(super) enum Woken {
     Time,
     /// The broker is about to end.
     Drain,
+    /// The caller's token is good no more.
+    Lapsed(Lapse),
     /// The caller is gone.
     HungUp,
 }
@@ -157,6 +160,7 @@ pub(super) async fn wait(
         biased;
         () = turn => Woken::Turn,
         () = drain => Woken::Drain,
+        lapse = subject.caller.lapse(context) => Woken::Lapsed(lapse),
         _ = hang_up => Woken::HungUp,
         () = tokio::time::sleep_until(until.into()) => Woken::Time,
     }

@@ -6,14 +6,19 @@ use crate::api::Context;
 use crate::api::exchange::Exchange;
 use crate::api::position::Position;
 use crate::api::problem::Problem;
+use crate::api::tokens::NewToken;
+use crate::api::{audit, tokens};
+use crate::auth::Scope;
+use crate::auth::secret::TokenId;
 use crate::group::config::GroupConfig;
-use crate::group::consumer::{Life, OnPoison, Refusal, Terms};
+use crate::group::consumer::{Consumer, Life, OnPoison, Refusal, Terms};
 use crate::limits::START_BYTES_MAX;
-use crate::shard::consumers::Approval;
+use crate::shard::consumers::Subscription;
 use crate::shard::groups::{Created, NewGroup};
 use crate::units::{Size, Span};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -44,12 +49,21 @@ pub(super) async fn subscribe(
     }
     Position::parse("start", &text)?;
     let config = &context.broker.config;
-    let terms = Terms::with_lease(config.consumers.lease);
-    // Where nobody has to show a token, everybody may approve.
-    let approval = Some(Approval { start: start.resolve("start", context, subject).await?, terms });
-    let (group, name, most) = (subject.group(), Box::<str>::from(subject.name), config.limits.consumers);
+    // Who may approve has approved; where nobody has to show a token, that is everybody.
+    let approved_at = match subject.caller.allows(Scope::Manage, &subject.entry.table.name) {
+        true => Some(start.resolve("start", context, subject).await?),
+        false => None,
+    };
+    let wanted = Subscription {
+        audit: subject.audit("consumer.subscribed", json!({ "start": &text, "approved_at": approved_at })),
+        start: text.into(),
+        approved_at,
+        terms: Terms::with_lease(config.consumers.lease),
+        most: config.limits.consumers,
+    };
+    let (group, name) = (subject.group(), Box::<str>::from(subject.name));
     let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<_> {
-        Box::pin(async move { shard.subscribe(group, &name, &text, terms, approval, most).await })
+        Box::pin(async move { shard.subscribe(group, &name, &wanted).await })
     };
     let (life, new) = context.shards.on(subject.shard(), work).await?;
     let code = match (new, life) {
@@ -57,7 +71,7 @@ pub(super) async fn subscribe(
         (true, Life::Approved) => 201,
         (true, _) => 202,
     };
-    status::show(context, subject, code, exchange).await
+    status::show(context, subject, code, None, exchange).await
 }
 
 /// `DELETE …/consumers/{consumer}`.
@@ -69,11 +83,14 @@ pub(super) async fn unsubscribe(
     subject: &Subject<'_>,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
+    let token = status::ask(context, subject).await?.consumer.token;
     let (group, name) = (subject.group(), Box::<str>::from(subject.name));
+    let audit = subject.audit("consumer.unsubscribed", json!({}));
     let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<_> {
-        Box::pin(async move { shard.unsubscribe(group, &name).await })
+        Box::pin(async move { shard.unsubscribe(group, &name, &audit).await })
     };
     context.shards.on(subject.shard(), work).await?;
+    revoke(context, subject, token).await?;
     exchange.reply(204).empty();
     Ok(())
 }
@@ -157,19 +174,73 @@ pub(super) async fn approve(
             Some(asked.resolve("start", context, subject).await?)
         }
     };
+    let token = issue(context, subject, &known).await?;
+    let id = token.as_ref().map(|(id, _)| Box::<str>::from(id.to_string()));
     let dead_letters = match terms.on_poison {
         OnPoison::Stall => 0,
         OnPoison::DeadLetter => dead_letters(context, subject).await?,
     };
-    decide(context, subject, move |consumer, ground, change| {
+    let details = json!({ "start": start, "terms": shown(&terms), "token": id });
+    let audit = subject.audit("consumer.approved", details);
+    decide(context, subject, Some(audit), move |consumer, ground, change| {
         // Somebody else may have approved it meanwhile.
         let start = start.filter(|_| !consumer.has_position());
         *change = (*change).max(consumer.approve(start, terms, ground.now)?);
         consumer.dead_letters = dead_letters;
+        consumer.token = id.or(consumer.token.take());
         Ok(())
     })
     .await?;
-    status::show(context, subject, 200, exchange).await
+    status::show(context, subject, 200, token.as_ref().map(|(_, text)| text.as_str()), exchange).await
+}
+
+/// What happened, for the audit log.
+fn told(action: Action) -> &'static str {
+    match action {
+        Action::Suspend => "suspended",
+        Action::Resume => "resumed",
+        _ => "revoked",
+    }
+}
+
+/// What was granted, for the audit log.
+fn shown(terms: &Terms) -> Value {
+    json!({
+        "lease_ms": terms.lease.as_millis() as u64,
+        "max_in_flight": { "events": terms.events_max, "bytes": terms.bytes_max },
+        "max_attempts": terms.attempts_max,
+        "dead_letter": terms.on_poison == OnPoison::DeadLetter,
+        "expires_us": terms.expires_us,
+    })
+}
+
+/// The token of a consumer that is approved and has none, with its text; none where tokens are off.
+async fn issue(
+    context: &Rc<Context>,
+    subject: &Subject<'_>,
+    known: &Consumer,
+) -> Result<Option<(TokenId, String)>, Problem> {
+    if !context.broker.config.auth.enabled || known.token.is_some() {
+        return Ok(None);
+    }
+    let wanted = NewToken {
+        scopes: [Scope::Consume].into_iter().collect(),
+        groups: [subject.entry.table.name.clone()].into(),
+        expires_us: None,
+        origins: [].into(),
+        rate: None,
+        consumer: Some(subject.name.into()),
+        name: None,
+    };
+    tokens::issue(context, subject.caller, &wanted).await.map(Some)
+}
+
+/// Takes a consumer's token back.
+async fn revoke(context: &Rc<Context>, subject: &Subject<'_>, token: Option<Box<str>>) -> Result<(), Problem> {
+    let Some(id) = token.and_then(|id| id.parse::<TokenId>().ok()) else { return Ok(()) };
+    let audit = subject.audit("token.revoked", json!({ "token": id.to_string() }));
+    context.shards.revoke_token(context.tokens.directory(), id, audit).await?;
+    Ok(())
 }
 
 /// Number of the group that takes the dead letters of the consumer's group; it is made if it is not there. Both live in one
@@ -177,7 +248,8 @@ pub(super) async fn approve(
 async fn dead_letters(context: &Rc<Context>, subject: &Subject<'_>) -> Result<u32, Problem> {
     let name: Box<str> = format!("{}.dead", subject.entry.table.name).into();
     let (config, shard) = (GroupConfig::default(), Some(subject.shard()));
-    let wanted = NewGroup { name, config, shard, most: usize::MAX };
+    let audit = Some(audit::event(subject.caller, "group.created", json!({ "group": name })));
+    let wanted = NewGroup { name, config, shard, most: usize::MAX, audit };
     let made = context.shards.create_group(context.lookup.directory(), wanted).await?;
     match made {
         Some(Created::New(group) | Created::Existing(group)) => Ok(group.number),
@@ -200,10 +272,12 @@ pub(super) async fn change(
         Action::Resume => Life::Approved,
         _ => Life::Revoked,
     };
-    decide(context, subject, move |consumer, _, change| {
+    let audit = subject.audit(&format!("consumer.{}", told(action)), json!({}));
+    let token = decide(context, subject, Some(audit), move |consumer, _, change| {
         *change = (*change).max(consumer.change_life(to)?);
-        Ok(())
-    })
-    .await?;
-    status::show(context, subject, 200, exchange).await
+        // A token of a consumer that was revoked is good for nothing any more.
+        Ok(if to == Life::Revoked { consumer.token.take() } else { None })
+    });
+    revoke(context, subject, token.await?).await?;
+    status::show(context, subject, 200, None, exchange).await
 }

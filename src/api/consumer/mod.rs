@@ -18,6 +18,8 @@ pub mod status;
 mod stream;
 
 use super::Context;
+use super::audit;
+use super::auth::Caller;
 use super::exchange::Exchange;
 use super::problem::Problem;
 use crate::http::{Head, Method};
@@ -115,6 +117,8 @@ pub struct Subject<'r> {
     pub entry: Arc<Entry>,
     /// Its name.
     pub name: &'r str,
+    /// Who asks.
+    pub caller: &'r Caller,
 }
 
 impl Subject<'_> {
@@ -125,14 +129,23 @@ impl Subject<'_> {
     fn group(&self) -> u32 {
         self.entry.table.number
     }
+
+    /// What the audit log is told of a change.
+    fn audit(&self, action: &str, mut details: serde_json::Value) -> Vec<u8> {
+        details["group"] = (*self.entry.table.name).into();
+        details["consumer"] = self.name.into();
+        audit::event(self.caller, action, details)
+    }
 }
 
 /// Answers requests for a consumer.
 ///
 /// # Errors
 /// What is to be answered instead; nothing was written.
+#[expect(clippy::too_many_arguments, reason = "what a request is, and what it asks for")]
 pub async fn one(
     context: &Rc<Context>,
+    caller: &Caller,
     group: &str,
     name: &str,
     action: Action,
@@ -142,7 +155,7 @@ pub async fn one(
 ) -> Result<(), Problem> {
     let entry = context.group(group)?;
     check_name(name)?;
-    let subject = Subject { entry, name };
+    let subject = Subject { entry, name, caller };
     if context.draining() && head.method != Method::Get && head.method != Method::Head {
         return Err(Problem::draining());
     }

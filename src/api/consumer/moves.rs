@@ -41,15 +41,16 @@ fn parse_session(text: &str) -> Result<SessionName, Problem> {
     text.parse().map_err(|()| Problem::new(400, "bad_session", "a session is named as the broker named it"))
 }
 
-/// Lets a decision happen on the consumer's core, durably.
+/// Lets a decision happen on the consumer's core, durably, and tells `audit` of it if it changed more than the head.
 pub(super) async fn decide<R: Send + 'static>(
     context: &Context,
     subject: &Subject<'_>,
+    audit: Option<Vec<u8>>,
     decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal> + Send + 'static,
 ) -> Result<R, Fault> {
     let (group, name) = (subject.group(), Box::<str>::from(subject.name));
     let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<_> {
-        Box::pin(async move { shard.decide_durably(group, &name, decide).await })
+        Box::pin(async move { shard.decide_durably(group, &name, audit.as_deref(), decide).await })
     };
     context.shards.on(subject.shard(), work).await
 }
@@ -73,7 +74,7 @@ pub(super) async fn ack(
 ) -> Result<(), Problem> {
     let body: AckBody<'_> = body_of(body)?;
     let named = body.session.map(parse_session).transpose()?;
-    let decided = decide(context, subject, move |consumer, ground, change| {
+    let decided = decide(context, subject, None, move |consumer, ground, change| {
         consumer.call(named, ground.now)?;
         let acked = consumer.ack(body.offset, ground.now)?;
         *change = (*change).max(acked);
@@ -114,7 +115,7 @@ pub(super) async fn nack(
         return Err(Problem::new(400, "bad_reason", format!("a reason is at most {REASON_BYTES_MAX} bytes long")));
     }
     let (delay, reason) = (Duration::from_millis(body.delay_ms).min(DELAY_MAX), body.reason.into_owned());
-    let decided = decide(context, subject, move |consumer, ground, change| {
+    let decided = decide(context, subject, None, move |consumer, ground, change| {
         consumer.call(named, ground.now)?;
         *change = (*change).max(consumer.nack(body.offset, delay, &reason, ground.now)?);
         Ok((consumer.failures, consumer.poisoned()))
@@ -191,7 +192,8 @@ pub(super) async fn rewind(
         return Err(Problem::bad_parameter("until", "behind `to`"));
     }
     let (dry_run, skip) = (body.dry_run, body.skip);
-    let decided = decide(context, subject, move |consumer, ground, change| {
+    let audit = subject.audit("consumer.rewound", json!({ "to": to, "until": until, "skip": skip }));
+    let decided = decide(context, subject, Some(audit), move |consumer, ground, change| {
         if !consumer.has_position() {
             return Err(Refusal::NotApproved(consumer.life));
         }
@@ -245,7 +247,7 @@ pub(super) async fn replay(
     let body: ReplayBody = body_of(body)?;
     let most = body.limit.unwrap_or(CONSUMER_REPLAYS_MAX).min(CONSUMER_REPLAYS_MAX);
     let letters = context.group(&format!("{}.dead", subject.entry.table.name))?;
-    let dead = Subject { entry: letters, name: subject.name };
+    let dead = Subject { entry: letters, ..*subject };
     let mut cursor = Cursor::new(Rc::clone(&context.shards), dead.shard(), dead.group(), 0);
     let from = match &body.from {
         Some(place) => place.resolve("from", context, &dead).await?,
@@ -258,7 +260,8 @@ pub(super) async fn replay(
     let ranges: Vec<Replay> = ranges(offsets.iter().copied().filter(|offset| *offset >= earliest));
     let events: u64 = ranges.iter().map(|range| range.until - range.next).sum();
     if !ranges.is_empty() {
-        decide(context, subject, move |consumer, _, change| {
+        let audit = subject.audit("consumer.replayed", json!({ "events": events }));
+        decide(context, subject, Some(audit), move |consumer, _, change| {
             consumer.add_replays(&ranges)?;
             consumer.moved();
             *change = Change::Record;
@@ -322,14 +325,14 @@ pub(super) async fn open_session(
     head: &Head<'_>,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
-    let parameters = Parameters::new(head.query, &["takeover", "wait", "session", "token"])?;
+    let parameters = Parameters::new(head.query, &["takeover", "wait", "session"])?;
     let takeover = parameters.flag("takeover")?;
     let named = session(&parameters)?;
     let patience = parameters.duration("wait", Duration::from_secs(WAIT_SECONDS_MAX))?.unwrap_or_default();
     let until = Instant::now() + patience;
     let fresh = fastrand::u64(..);
     loop {
-        let opened = decide(context, subject, move |consumer, ground, change| {
+        let opened = decide(context, subject, None, move |consumer, ground, change| {
             match named {
                 // Who has one already renews it.
                 Some(named) => consumer.call(Some(named), ground.now)?,
@@ -363,9 +366,9 @@ pub(super) async fn leave(
     head: &Head<'_>,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
-    let parameters = Parameters::new(head.query, &["session", "token"])?;
+    let parameters = Parameters::new(head.query, &["session"])?;
     let named = session(&parameters)?;
-    decide(context, subject, move |consumer, ground, change| {
+    decide(context, subject, None, move |consumer, ground, change| {
         *change = (*change).max(consumer.leave(named, ground.now)?);
         Ok(())
     })

@@ -18,7 +18,7 @@ use crate::shard::cursor::Cursor;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const KNOWN: [&str; 8] = ["max", "max_bytes", "wait", "after", "ack", "session", "takeover", "token"];
+const KNOWN: [&str; 7] = ["max", "max_bytes", "wait", "after", "ack", "session", "takeover"];
 
 /// Answers `GET …/consumers/{consumer}/next`.
 ///
@@ -113,6 +113,7 @@ async fn look(
             wait(context, subject, version, offset, at.min(until), hang_up).await
         };
         exchange.heard_enough();
+        subject.caller.still_good()?;
         if woken == Woken::HungUp {
             exchange.hung_up = true;
             return Ok(None);

@@ -39,6 +39,7 @@ pub(super) async fn stand_by(
     match woken {
         Woken::Turn | Woken::Time => Ok(true),
         Woken::Drain => Err(Problem::draining()),
+        Woken::Lapsed(_) => subject.caller.still_good().map(|()| true),
         Woken::HungUp => {
             exchange.hung_up = true;
             Ok(false)

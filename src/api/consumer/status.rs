@@ -4,6 +4,7 @@
 
 use super::Subject;
 use crate::api::Context;
+use crate::api::auth::Caller;
 use crate::api::encode::EventEncoder;
 use crate::api::exchange::Exchange;
 use crate::api::parameters::Parameters;
@@ -27,10 +28,10 @@ use uuid::Uuid;
 /// # Errors
 /// What is to be answered instead.
 pub(super) async fn one(context: &Rc<Context>, subject: &Subject<'_>, exchange: &mut Exchange) -> Result<(), Problem> {
-    show(context, subject, 200, exchange).await
+    show(context, subject, 200, None, exchange).await
 }
 
-/// Answers with the consumer's status.
+/// Answers with the consumer's status, and the token that was just made for it.
 ///
 /// # Errors
 /// What is to be answered instead.
@@ -38,10 +39,14 @@ pub(super) async fn show(
     context: &Rc<Context>,
     subject: &Subject<'_>,
     code: u16,
+    token: Option<&str>,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
     let status = ask(context, subject).await?;
-    let shown = describe(context, &subject.entry, &status).await?;
+    let mut shown = describe(context, &subject.entry, &status).await?;
+    if let Some(token) = token {
+        shown["token"] = json!(token);
+    }
     exchange.json(code, &shown);
     Ok(())
 }
@@ -68,7 +73,7 @@ pub async fn of_group(
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
     let entry = context.group(group)?;
-    let parameters = Parameters::new(head.query, &["after", "limit", "token"])?;
+    let parameters = Parameters::new(head.query, &["after", "limit"])?;
     let after = parameters.text("after")?.unwrap_or_default();
     let limit = parameters.count("limit", 100, CONSUMERS_PER_PAGE_MAX as u64)? as usize;
     let mut page = page(context, &entry, &after, limit + 1).await?;
@@ -90,15 +95,20 @@ pub async fn of_group(
 ///
 /// # Errors
 /// What is to be answered instead.
-pub async fn of_all(context: &Rc<Context>, head: &Head<'_>, exchange: &mut Exchange) -> Result<(), Problem> {
-    let parameters = Parameters::new(head.query, &["prefix", "after", "limit", "token"])?;
+pub async fn of_all(
+    context: &Rc<Context>,
+    caller: &Caller,
+    head: &Head<'_>,
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
+    let parameters = Parameters::new(head.query, &["prefix", "after", "limit"])?;
     let prefix = parameters.text("prefix")?.unwrap_or_default();
     let after = parameters.text("after")?.unwrap_or_default();
     let (after_group, after_name) = after.split_once('/').unwrap_or((&after, ""));
     let limit = parameters.count("limit", 100, CONSUMERS_PER_PAGE_MAX as u64)? as usize;
     let mut shown = Vec::new();
     let mut next = None;
-    for entry in groups_with_consumers(context, &prefix).await {
+    for entry in groups_with_consumers(context, &prefix, |group| caller.sees(group)).await {
         let group = &*entry.table.name;
         if group < after_group {
             continue;
@@ -125,13 +135,13 @@ pub async fn of_all(context: &Rc<Context>, head: &Head<'_>, exchange: &mut Excha
 }
 
 /// The groups that have consumers, by name.
-pub async fn groups_with_consumers(context: &Context, prefix: &str) -> Vec<Arc<Entry>> {
+pub async fn groups_with_consumers(context: &Context, prefix: &str, shown: impl Fn(&str) -> bool) -> Vec<Arc<Entry>> {
     let mut numbers = HashSet::new();
     for shard in 0..context.shards.count() {
         let known = context.shards.ask(shard as u16, |shard| Box::pin(async move { shard.groups_with_consumers() }));
         numbers.extend(known.await.into_iter().map(|(number, _)| number));
     }
-    let all = context.lookup.directory().page(prefix, "", usize::MAX);
+    let all = context.lookup.directory().page(prefix, "", usize::MAX, shown);
     all.into_iter().filter(|entry| numbers.contains(&entry.table.number)).collect()
 }
 

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-const KNOWN: [&str; 4] = ["session", "takeover", "wait", "token"];
+const KNOWN: [&str; 3] = ["session", "takeover", "wait"];
 
 /// Answers `GET …/consumers/{consumer}/stream`.
 ///
@@ -222,6 +222,7 @@ impl Feed {
             match wait(context, subject, version, offset, at, hang_up.as_mut()).await {
                 Woken::Turn => {}
                 Woken::Drain => return End::Goaway("draining"),
+                Woken::Lapsed(lapse) => return End::Goaway(lapse.reason()),
                 Woken::HungUp => return End::HungUp,
                 Woken::Time => {
                     if Instant::now() >= self.deadline {

@@ -80,12 +80,12 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ("listen = []", "listen: must name at least one address"),
     ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "listen: 127.0.0.1:1 is named twice"),
     ("listen = \"0.0.0.0:4437\"", "listen: 0.0.0.0:4437 can be reached from other machines"),
+    ("listen = \"0.0.0.0:4437\"", "turn tokens on with --auth-enabled"),
     ("listen = \"[::]:4437\"", "allow it with --insecure-no-auth (key `insecure_no_auth`)"),
     ("listen = [\"127.0.0.1:1\", \"192.168.0.1:1\"]", "listen: 192.168.0.1:1 can be reached"),
     ("cores = 2000", "cores: must be from 0 to 1024, and is 2000"),
     ("shards = 2000", "shards: must be from 0 to 1024, and is 2000"),
     ("drain = \"2h\"", "drain: must be from 0s to 1h, and is 2h"),
-    ("[auth]\nenabled = true", "auth.enabled: tokens are not available yet; leave it `false`"),
     ("[http]\nkeep_alive = \"0s\"", "http.keep_alive: must be from 100ms to 1d, and is 0s"),
     ("[http]\nhead = \"0s\"", "http.head: must be from 100ms"),
     ("[http]\nbody_grace = \"2d\"", "http.body_grace: must be from 0s to 1d"),
@@ -119,6 +119,7 @@ const BAD_VALUES: &[(&str, &str)] = &[
     ),
     ("[limits]\nmax_batch_bytes = \"17MiB\"", "limits.max_batch_bytes: must be at most 16MiB"),
     ("[limits]\ngroups = 0", "limits.groups: must be from 1"),
+    ("[limits]\ntokens = 0", "limits.tokens: must be from 1"),
     ("[limits]\nqueue = 0", "limits.queue: must be from 1"),
     ("[limits]\nwaiting = \"2h\"", "limits.waiting: must be from 0s to 1h"),
 ];
@@ -136,6 +137,7 @@ fn values_that_cannot_work_are_refused_by_name() {
 fn what_only_looks_dangerous_is_taken() {
     let table: &[(&str, &str)] = &[
         ("other addresses when allowed", "insecure_no_auth = true\nlisten = \"0.0.0.0:4437\""),
+        ("other addresses with tokens", "listen = \"0.0.0.0:4437\"\n[auth]\nenabled = true"),
         ("all of loopback", "listen = [\"127.1.2.3:0\", \"127.1.2.3:0\", \"[::1]:0\", \"[::ffff:127.0.0.1]:0\"]"),
         ("localhost as an address", "listen = \"localhost:4437\""),
         ("any page", "[http]\ncors = [\"*\"]"),
@@ -148,10 +150,10 @@ fn what_only_looks_dangerous_is_taken() {
     for (what, file) in table {
         assert!(load_with(Some(file), &[], &[]).is_ok(), "{what}: {}", refusal(file));
     }
-    let loaded = load_with(Some(table[5].1), &[], &[]).unwrap();
+    let loaded = load_with(Some(table[6].1), &[], &[]).unwrap();
     assert_eq!(loaded.config.http.hosts, ["events.example.org"]);
     let listen: SocketAddr = "127.0.0.1:4437".parse().unwrap();
-    assert_eq!(load_with(Some(table[2].1), &[], &[]).unwrap().config.listen, [listen]);
+    assert_eq!(load_with(Some(table[3].1), &[], &[]).unwrap().config.listen, [listen]);
 }
 
 #[test]
@@ -184,6 +186,7 @@ fn variables_are_known_or_refused() {
         ("EDDYLINE_PORT", "4437", Some("no setting has this variable")),
         ("EDDYLINE_URL", "x", None),
         ("EDDYLINE_TOKEN_FILE", "x", None),
+        ("EDDYLINE_TOKEN", "x", None),
         ("EDDYLINE_LOG", "x", None),
         ("EDDYLINE_CONFIG", "x", None),
         ("EDDYLINE_PORT", "tcp://10.0.0.1:4437", None),

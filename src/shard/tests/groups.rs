@@ -69,7 +69,7 @@ fn a_configuration_survives() {
             node.make("orders", GroupConfig::default()).await;
             let table = node.shard.table_groups().remove(0);
             let entry = crate::shard::directory::Entry { table, config: GroupConfig::default() };
-            node.shards.configure_group(&node.directory, &entry, small_segments()).await.unwrap();
+            node.shards.configure_group(&node.directory, &entry, small_segments(), None).await.unwrap();
             if checkpoint {
                 node.checkpoint().await;
             }

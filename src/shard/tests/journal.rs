@@ -284,7 +284,7 @@ fn every_change_is_covered_once_the_shard_is_closed() {
                 "a configuration" => {
                     let table = node.shard.table_groups().remove(0);
                     let entry = crate::shard::directory::Entry { table, config: GroupConfig::default() };
-                    node.shards.configure_group(&node.directory, &entry, small_segments()).await.unwrap();
+                    node.shards.configure_group(&node.directory, &entry, small_segments(), None).await.unwrap();
                 }
                 "a removal" => node.remove("orders").await,
                 _ => {}

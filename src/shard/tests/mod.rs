@@ -9,10 +9,11 @@ mod history;
 mod journal;
 mod segments;
 mod state_file;
+mod tokens;
 
 use super::cursor::{Cursor, Frames};
 use super::directory::Directory;
-use super::groups::{Created, NewGroup};
+use super::groups::NewGroup;
 use super::init::{self, DataDirectory, shard_directory};
 use super::peers::{self, Shards};
 use super::recover::{RecoverFault, Recovered, recover};
@@ -57,6 +58,7 @@ pub(super) struct Node {
     shard: Rc<Shard>,
     shards: Rc<Shards>,
     directory: Directory,
+    tokens: crate::auth::directory::Directory,
 }
 
 /// One event as a reader saw it.
@@ -113,7 +115,7 @@ impl Site {
                 if background {
                     shard.start();
                 }
-                let node = Node { shard, shards, directory: Directory::default() };
+                let node = Node { shard, shards, directory: Directory::default(), tokens: Default::default() };
                 let whole = async {
                     let told = story(&node).await;
                     node.end().await;
@@ -257,21 +259,14 @@ fn text(data: &str) -> NewEvent<'_> {
 
 impl Node {
     async fn make(&self, name: &str, config: GroupConfig) -> u32 {
-        match self
-            .shards
-            .create_group(&self.directory, NewGroup { name: name.into(), config, shard: None, most: 100 })
-            .await
-            .unwrap()
-            .unwrap()
-        {
-            Created::New(group) | Created::Existing(group) => group.number,
-        }
+        let wanted = NewGroup { name: name.into(), config, shard: None, most: 100, audit: None };
+        self.shards.create_group(&self.directory, wanted).await.unwrap().unwrap().into_group().number
     }
 
     async fn remove(&self, name: &str) {
         let groups = self.shard.table_groups();
         let group = groups.iter().find(|group| &*group.name == name).unwrap();
-        self.shards.remove_group(&self.directory, group).await.unwrap();
+        self.shards.remove_group(&self.directory, group, None).await.unwrap();
     }
 
     /// Adds events as one request, durably: one entry of the journal, for nobody else writes.
