@@ -2,6 +2,7 @@
 //! what a request means is left to the commands.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::{HeaderMap, Method, Request, Uri};
 
 use super::failure::Failure;
+use super::output;
 use super::trouble::{Problem, Refusal, Trouble};
 
 /// Where the broker is, and who asks.
@@ -19,7 +21,7 @@ pub(super) struct Connection {
     /// Address of the broker
     #[arg(long, global = true, env = "EDDYLINE_URL", value_name = "URL", default_value = "http://127.0.0.1:4437")]
     url: String,
-    /// File that holds the token to show
+    /// File that holds the token to show; or the token itself stands in EDDYLINE_TOKEN
     #[arg(long, global = true, env = "EDDYLINE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -29,7 +31,16 @@ pub(super) struct Connection {
 pub(super) struct Client {
     agent: ureq::Agent,
     url: String,
-    token: Option<String>,
+    token: Option<Secret>,
+}
+
+/// A token, which is shown to the broker and to nobody else.
+pub(super) struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(a token)")
+    }
 }
 
 /// An answer that is no refusal.
@@ -78,18 +89,31 @@ impl Connection {
         Ok(Client { agent: config.into(), url, token: self.token()? })
     }
 
-    fn token(&self) -> Result<Option<String>, Failure> {
-        let Some(file) = self.token_file.as_ref().filter(|file| !file.as_os_str().is_empty()) else {
-            return Ok(None);
-        };
-        let refuse = |why: String| Failure::usage(format!("--token-file: {}: {why}", file.display()));
-        let token = std::fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
-        match token.trim() {
-            "" => Err(refuse("the file is empty".to_owned())),
-            // The token itself is never shown.
-            token if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(token.to_owned())),
-            _ => Err(refuse("the file holds more than one token".to_owned())),
+    /// The token of the file, else that of the variable.
+    fn token(&self) -> Result<Option<Secret>, Failure> {
+        if let Some(file) = self.token_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+            let place = format!("--token-file: {}", file.display());
+            let refuse = |error: std::io::Error| Failure::usage(format!("{place}: {error}"));
+            let mode = file.metadata().map_err(refuse)?.permissions().mode();
+            let text = std::fs::read_to_string(file).map_err(refuse)?;
+            if mode & 0o077 != 0 {
+                output::say(&format!("warning: {}: others can read this token: chmod 600 it", file.display()));
+            }
+            return one_token(&place, &text).map(Some);
         }
+        match std::env::var_os("EDDYLINE_TOKEN").filter(|text| !text.is_empty()) {
+            Some(text) => one_token("EDDYLINE_TOKEN", &text.to_string_lossy()).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The one token of a text, which is never shown.
+fn one_token(place: &str, text: &str) -> Result<Secret, Failure> {
+    match text.trim() {
+        "" => Err(Failure::usage(format!("{place}: it is empty"))),
+        token if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Secret(token.to_owned())),
+        _ => Err(Failure::usage(format!("{place}: there is more than one token in it"))),
     }
 }
 
@@ -122,7 +146,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(token) = &self.token {
+        if let Some(Secret(token)) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         if let Some((kind, _)) = body {

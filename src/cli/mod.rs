@@ -20,6 +20,7 @@ mod settings;
 mod startup;
 mod status;
 mod tail;
+mod token;
 mod trouble;
 mod verify;
 
@@ -62,6 +63,7 @@ enum Command {
     Produce(produce::Produce),
     Tail(tail::Tail),
     Group(group::Group),
+    Token(token::Token),
     Status(status::Status),
     Verify(verify::Verify),
     Config(settings::Settings),
@@ -97,6 +99,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Produce(command) => command.run(),
         Command::Tail(command) => interruptible(|| command.run()),
         Command::Group(command) => interruptible(|| command.run()),
+        Command::Token(command) => interruptible(|| command.run()),
         Command::Status(command) => interruptible(|| command.run()),
         Command::Verify(command) => interruptible(|| command.run()),
         Command::Config(command) => interruptible(|| command.run()),

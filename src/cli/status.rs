@@ -33,9 +33,13 @@ impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.connection.client()?;
         let (ready, reasons) = readiness(&client)?;
-        // Before it is ready a broker may have nothing else to say.
+        // Before it is ready a broker may have nothing else to say; and what it says is not for everybody.
         let status = match client.get_json::<Value>("/v1/status") {
             Ok(status) => status,
+            Err(Trouble::Refused(refusal)) if matches!(refusal.status, 401 | 403) => {
+                output::say("more is told to a token that may manage something: --token-file");
+                Value::Null
+            }
             Err(Trouble::Refused(_)) if !ready => Value::Null,
             Err(trouble) => return Err(trouble.into()),
         };

@@ -76,6 +76,9 @@ impl Refusal {
     fn next_step(&self) -> Option<String> {
         let text = match self.status {
             _ if self.problem.code.is_empty() => "is --url the address of an Eddyline broker?".to_owned(),
+            401 if self.problem.code == "bad_token" => {
+                "ask for another token, and name its file with --token-file (or EDDYLINE_TOKEN_FILE)".to_owned()
+            }
             401 => "name the file of a token with --token-file (or EDDYLINE_TOKEN_FILE)".to_owned(),
             403 => "the token does not allow this; ask for another".to_owned(),
             404 if self.problem.code.contains("group") => {

@@ -10,6 +10,7 @@
 
 mod connection;
 mod core;
+pub mod offline;
 
 use self::core::{Core, Report};
 use crate::api::Broker;

@@ -107,6 +107,7 @@ impl Reader {
         command.args(["-e", "-o", "pipefail", "-c", script]).current_dir(self.directory.path()).env_clear();
         command.env("PATH", path).env("HOME", self.directory.path()).env("TMPDIR", self.directory.path());
         command.env("EDDYLINE_URL", format!("http://127.0.0.1:{}", self.port));
+        command.env("EDDYLINE_JOURNAL_FILE_BYTES", "1MiB").env("EDDYLINE_JOURNAL_FILES", "4");
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         command
     }
@@ -137,7 +138,6 @@ impl Reader {
         self.stop();
         let mut command = self.shell(&script.replacen("eddyline ", "exec eddyline ", 1), output);
         command.env("EDDYLINE_LISTEN", format!("127.0.0.1:{}", self.port)).env("EDDYLINE_LOG_FORMAT", "text");
-        command.env("EDDYLINE_JOURNAL_FILE_BYTES", "1MiB").env("EDDYLINE_JOURNAL_FILES", "4");
         if script.contains("eddyline serve") && !script.contains("--data") {
             command.env("EDDYLINE_DATA", self.directory.path().join("data"));
         }

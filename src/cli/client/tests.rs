@@ -34,6 +34,7 @@ fn a_token_is_shown_to_the_broker_and_to_nobody_else() {
     client.get_json::<Value>("/readyz").unwrap();
     assert_eq!(fake.asked().header("authorization"), Some("Bearer edl_1_secret"));
 
+    assert!(!format!("{client:?}").contains("secret"));
     for (text, reason) in [("", "is empty"), ("edl_1_secret and more", "more than one")] {
         std::fs::write(&file, text).unwrap();
         let failure = connection(&["--token-file", path]).client().unwrap_err();
