@@ -4,6 +4,7 @@
 //! deadline, so nothing here depends on how fast the machine is.
 
 use crate::http::{Answer, Client};
+use crate::program::eddyline;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -55,6 +56,19 @@ impl Broker {
         Self::start_in(directory, data.to_owned(), settings)
     }
 
+    /// The same, with tokens turned on, and the text of one that may do everything.
+    pub(crate) fn start_guarded(settings: &[(&str, &str)]) -> (Self, String) {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let data = directory.path().join("data");
+        let mut broker = Self { directory, data, running: None };
+        broker.configure(&[settings, &[("auth.enabled", "true")]].concat());
+        let (data, configuration) = (broker.data(), broker.configuration());
+        let paths = [data.to_str(), configuration.to_str()].map(|path| path.expect("text"));
+        let made = eddyline(&["token", "create", "--admin", "--data", paths[0], "--config", paths[1]]).with(0);
+        broker.restart();
+        (broker, made.text().trim().to_owned())
+    }
+
     fn start_in(directory: tempfile::TempDir, data: PathBuf, settings: &[(&str, &str)]) -> Self {
         let mut broker = Self { directory, data, running: None };
         broker.configure(settings);
@@ -66,7 +80,7 @@ impl Broker {
     pub(crate) fn configure(&self, settings: &[(&str, &str)]) {
         let own = SETTINGS.iter().filter(|(key, _)| settings.iter().all(|(given, _)| given != key));
         let lines: Vec<String> = own.chain(settings).map(|(key, value)| format!("{key} = {}\n", toml(value))).collect();
-        std::fs::write(self.directory.path().join("eddyline.toml"), lines.concat()).expect("the configuration");
+        std::fs::write(self.configuration(), lines.concat()).expect("the configuration");
     }
 
     /// Starts it again on the same directory, at another port; one that still runs is killed first.
@@ -128,6 +142,11 @@ impl Broker {
         self.data.clone()
     }
 
+    /// Its configuration file.
+    pub(crate) fn configuration(&self) -> PathBuf {
+        self.directory.path().join("eddyline.toml")
+    }
+
     /// What it said so far.
     pub(crate) fn log(&self) -> String {
         self.running().log()
@@ -167,6 +186,11 @@ impl Broker {
     /// One request on a connection of its own.
     pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Answer {
         self.client().ask(method, target, headers, body)
+    }
+
+    /// The same by somebody who shows a token.
+    pub(crate) fn ask_as(&self, token: &str, method: &str, target: &str, body: impl AsRef<[u8]>) -> Answer {
+        self.ask(method, target, &[("Authorization", &format!("Bearer {token}"))], body)
     }
 
     /// A GET without ado.

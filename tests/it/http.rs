@@ -12,6 +12,8 @@ pub(crate) struct Client {
     stream: TcpStream,
     /// What came and was not taken yet.
     input: Vec<u8>,
+    /// The field that shows its token, if it has one.
+    authorization: Option<String>,
 }
 
 /// A whole answer.
@@ -31,7 +33,12 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("an option");
-        Self { stream, input: Vec::new() }
+        Self { stream, input: Vec::new(), authorization: None }
+    }
+
+    /// Shows that token from now on.
+    pub(crate) fn authorize(&mut self, token: &str) {
+        self.authorization = Some(format!("Bearer {token}"));
     }
 
     /// The bytes of a request with a body, if any, of that length.
@@ -59,7 +66,9 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl AsRef<[u8]>,
     ) -> Answer {
-        self.send(Self::request(method, target, headers, body));
+        let own = self.authorization.clone();
+        let own: Vec<(&str, &str)> = own.iter().map(|value| ("Authorization", value.as_str())).collect();
+        self.send(Self::request(method, target, &[headers, &own].concat(), body));
         self.answer_to(method)
     }
 

@@ -10,14 +10,14 @@ const EVENTS: &str = "/v1/groups/orders/events";
 
 /// One thing that a live reader is told.
 #[derive(Debug, PartialEq)]
-enum Told {
+pub(crate) enum Told {
     Event(Value),
     /// A control frame: its name and its members.
     Control(String, Value),
 }
 
 impl Told {
-    fn offset(&self) -> Option<u64> {
+    pub(crate) fn offset(&self) -> Option<u64> {
         match self {
             Self::Event(event) => event["offset"].as_u64(),
             Self::Control(..) => None,
@@ -30,14 +30,14 @@ impl Told {
 }
 
 /// A live reader, in one of both formats.
-struct Reader {
-    client: Client,
+pub(crate) struct Reader {
+    pub(crate) client: Client,
     sse: bool,
     text: String,
 }
 
 impl Reader {
-    fn follow(broker: &Broker, live: &str, query: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) fn follow(broker: &Broker, live: &str, query: &str, headers: &[(&str, &str)]) -> Self {
         let mut client = broker.client();
         // Either way of asking will do.
         let (target, accept) = match live {
@@ -57,7 +57,7 @@ impl Reader {
     }
 
     /// The next thing it is told; `None` when the answer is over.
-    fn next(&mut self) -> Option<Told> {
+    pub(crate) fn next(&mut self) -> Option<Told> {
         let separator = if self.sse { "\n\n" } else { "\n" };
         loop {
             if let Some((piece, rest)) = self.text.split_once(separator) {
@@ -74,7 +74,7 @@ impl Reader {
     }
 
     /// Skips what else comes until that control frame, and gives its members.
-    fn until(&mut self, frame: &str) -> Value {
+    pub(crate) fn until(&mut self, frame: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "never: {frame}");

@@ -7,6 +7,7 @@ mod image;
 mod program;
 
 mod abuse;
+mod audit;
 mod command_line;
 mod crash;
 mod disk_full;
@@ -21,4 +22,6 @@ mod producers;
 mod read;
 mod readme;
 mod real_input;
+mod revocation;
 mod shutdown;
+mod tokens;
