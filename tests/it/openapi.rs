@@ -14,7 +14,7 @@ fn document() -> Value {
 
 /// A path of the document with names in it that nothing has.
 fn filled(path: &str) -> String {
-    let names = [("{group}", "nowhere"), ("{consumer}", "nobody"), ("{event}", "7"), ("{token}", "nobodys")];
+    let names = [("{group}", "nowhere"), ("{consumer}", "nobody"), ("{event}", "7"), ("{id}", "nobodys")];
     names.iter().fold(path.to_owned(), |path, (place, name)| path.replace(place, name))
 }
 
