@@ -7,6 +7,7 @@ mod image;
 mod program;
 
 mod abuse;
+mod approval;
 mod audit;
 mod command_line;
 mod crash;
