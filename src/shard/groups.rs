@@ -82,7 +82,9 @@ impl Shard {
                 return Ok(None);
             } else {
                 let mut group = table.plan(&wanted.name, wanted.config, self.clock.now_us());
-                group.shard = wanted.shard.unwrap_or(group.shard);
+                // A group that is made again goes to its dead letters, for both live in one shard.
+                let letters = table.get(&format!("{}.dead", wanted.name)).map(|letters| letters.shard);
+                group.shard = wanted.shard.or(letters).unwrap_or(group.shard);
                 let mut part = Vec::new();
                 group.encode(&mut part);
                 let audit = wanted.audit.as_deref();
