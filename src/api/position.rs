@@ -83,7 +83,7 @@ impl Position {
             Self::Consumer(name) => {
                 let (shard, group) = (entry.table.shard, entry.table.number);
                 let status =
-                    shards.ask(shard, move |shard| Box::pin(async move { shard.consumer_status(group, &name) }));
+                    shards.ask(shard, move |shard| Box::pin(async move { shard.consumer_status(group, &name).await }));
                 Ok(status.await?.consumer.next)
             }
             Self::Last(count) => Ok(range.tail.saturating_sub(count).max(range.earliest)),

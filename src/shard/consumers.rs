@@ -301,39 +301,53 @@ impl Shard {
         .await;
     }
 
-    /// Counts a caller that stands by, or no longer does. Returns the consumer's version, to wait for a change of.
+    /// Counts a caller that stands by, or no longer does. Returns the consumer's version, to wait for a change of; none
+    /// that ever was when the session has ended meanwhile.
     pub fn stand_by(&self, group: u32, name: &str, comes: bool) -> u64 {
         let state = &mut *self.state.borrow_mut();
         let member = state.groups.get_mut(&group);
         let Some(consumer) = member.and_then(|member| member.group.consumers.get_mut(name)) else { return 0 };
         let standbys = &mut consumer.live.standbys;
         *standbys = if comes { *standbys + 1 } else { standbys.saturating_sub(1) };
-        consumer.live.version
+        consumer.session.map_or(u64::MAX, |_| consumer.live.version)
     }
 
     // ---- looking
 
-    /// One consumer as it is now.
+    /// One consumer as it was a moment ago; what is said of it is durable.
     ///
     /// # Errors
-    /// When it or its group is not there.
-    pub fn consumer_status(&self, group: u32, name: &str) -> Result<ConsumerStatus, Fault> {
-        let state = self.state.borrow();
-        let member = state.member(group)?;
-        let consumer = member.group.consumers.get(name).filter(|_| !member.group.closed);
-        let consumer = consumer.ok_or_else(|| refused(Refusal::NotThere, state.durable_index))?;
-        Ok(self.status_of(member, name, consumer))
+    /// When it or its group is not there; [`Fault::Unknown`] when the disk failed under its last change.
+    pub async fn consumer_status(&self, group: u32, name: &str) -> Result<ConsumerStatus, Fault> {
+        let found = {
+            let state = self.state.borrow();
+            let member = state.member(group)?;
+            match member.group.consumers.get(name).filter(|_| !member.group.closed) {
+                Some(consumer) => Ok(self.status_of(member, name, consumer)),
+                None => Err(refused(Refusal::NotThere, state.newest_change())),
+            }
+        };
+        match found {
+            Ok(status) => self.durable(status.consumer.live.last_entry).await.map(|()| status),
+            Err(fault) => Err(self.settled(fault).await),
+        }
     }
 
     /// At most `limit` consumers of a group behind the name `after`, by name.
     ///
     /// # Errors
-    /// When the group is not there.
-    pub fn consumer_page(&self, group: u32, after: &str, limit: usize) -> Result<Vec<ConsumerStatus>, Fault> {
-        let state = self.state.borrow();
-        let member = state.member(group)?;
-        let rest = member.group.consumers.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
-        Ok(rest.take(limit).map(|(name, consumer)| self.status_of(member, name, consumer)).collect())
+    /// As for [`consumer_status`](Self::consumer_status).
+    pub async fn consumer_page(&self, group: u32, after: &str, limit: usize) -> Result<Vec<ConsumerStatus>, Fault> {
+        let (page, newest) = {
+            let state = self.state.borrow();
+            let member = state.member(group)?;
+            let rest = member.group.consumers.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
+            let page: Vec<_> =
+                rest.take(limit).map(|(name, consumer)| self.status_of(member, name, consumer)).collect();
+            let newest = page.iter().map(|status| status.consumer.live.last_entry).max();
+            (page, newest.unwrap_or_default())
+        };
+        self.durable(newest).await.map(|()| page)
     }
 
     fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {

@@ -16,11 +16,13 @@ pub(super) type Leases = BinaryHeap<Reverse<(Instant, u32, Box<str>)>>;
 impl Shard {
     /// Looks after a consumer's lease from now on, if it has a session and is not looked after yet.
     pub(super) fn look_after_lease(&self, leases: &mut Leases, group: u32, name: &str, consumer: &mut Consumer) {
-        if consumer.session.is_none() || std::mem::replace(&mut consumer.live.leased, true) {
+        if consumer.session.is_none() || consumer.live.look_at.is_some() {
             return;
         }
         let first = leases.peek().is_none();
-        leases.push(Reverse((look_at(consumer), group, name.into())));
+        let at = look_at(consumer);
+        consumer.live.look_at = Some(at);
+        leases.push(Reverse((at, group, name.into())));
         if first {
             self.lease_turn.notify_one();
         }
@@ -58,11 +60,13 @@ impl Shard {
     }
 
     async fn look_at_lease(&self) {
-        let Some(Reverse((_, group, name))) = self.state.borrow_mut().leases.pop() else { return };
-        if let Some(consumer) =
-            self.state.borrow_mut().groups.get_mut(&group).and_then(|member| member.group.consumers.get_mut(&name))
+        let Some(Reverse((at, group, name))) = self.state.borrow_mut().leases.pop() else { return };
         {
-            consumer.live.leased = false;
+            let state = &mut *self.state.borrow_mut();
+            let consumer = state.groups.get_mut(&group).and_then(|member| member.group.consumers.get_mut(&name));
+            // One of that name which was removed has left its place behind.
+            let Some(consumer) = consumer.filter(|consumer| consumer.live.look_at == Some(at)) else { return };
+            consumer.live.look_at = None;
         }
         // Every decision begins with a look at the lease, and puts the consumer back if its session goes on. One that
         // cannot be written down now is looked at again by whoever calls next.

@@ -61,8 +61,8 @@ pub(super) async fn ask(context: &Rc<Context>, subject: &Subject<'_>, call: Call
         match decided.value.turn {
             Turn::Bury(offset) => {
                 bury(&context.shards, subject, offset).await?;
-                // What was acked with the first question is acked.
-                call.ack = None;
+                // What was acked with the first question is acked, and the session is taken.
+                (call.ack, call.takeover) = (None, false);
             }
             _ => return Ok(decided),
         }
@@ -93,35 +93,39 @@ pub(super) async fn take(
 ) -> Result<Option<Rc<Piece>>, Fault> {
     let from = cursor.offset();
     let bounds = PieceBounds { events: grant.events, bytes: grant.bytes };
-    let (group, name, session) = (subject.group(), Box::<str>::from(subject.name), grant.session);
     let read = piece(&context.pieces, cursor, style, bounds, grant.until).await;
-    if let Err(Fault::Corrupt { .. }) = &read {
-        let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<()> {
-            Box::pin(async move {
-                // For the status; the reader is told anyway.
-                let _ = shard
-                    .decide(group, &name, |consumer, _, _| {
-                        consumer.live.corrupt = true;
-                        Ok(())
-                    })
-                    .await;
-            })
-        };
-        context.shards.on(subject.shard(), work).await;
-        return read;
-    }
+    note_damage(context, subject, &read).await;
     let Some(piece) = read? else { return Ok(None) };
+    let (group, name, session) = (subject.group(), Box::<str>::from(subject.name), grant.session);
     let (next, bytes) = (piece.next, piece.data_bytes);
     let noted = context.shards.on(subject.shard(), move |shard| {
         Box::pin(async move {
             let noted = shard
                 .decide(group, &name, |consumer, ground, _| consumer.delivered(session, from, next, bytes, ground.now));
-            let decided = noted.await?;
-            // What the delivery rests on: an ack that came along, a session that was opened.
-            shard.durable(decided.entry.max(entry)).await
+            match noted.await {
+                // What the delivery rests on: an ack that came along, a session that was opened.
+                Ok(decided) => shard.durable(decided.entry.max(entry)).await,
+                Err(fault) => Err(shard.settled(fault).await),
+            }
         })
     });
     noted.await.map(|()| Some(piece))
+}
+
+/// Notes for the status that a read met damage; the reader is told anyway.
+pub(super) async fn note_damage<T>(context: &Context, subject: &Subject<'_>, read: &Result<T, Fault>) {
+    let Err(Fault::Corrupt { .. }) = read else { return };
+    let (group, name) = (subject.group(), Box::<str>::from(subject.name));
+    let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<()> {
+        Box::pin(async move {
+            let decide = shard.decide(group, &name, |consumer, _, _| {
+                consumer.live.corrupt = true;
+                Ok(())
+            });
+            let _ = decide.await;
+        })
+    };
+    context.shards.on(subject.shard(), work).await;
 }
 
 /// What a wait for a consumer ended with.
@@ -171,7 +175,7 @@ async fn bury(shards: &Rc<Shards>, subject: &Subject<'_>, offset: u64) -> Result
     let (shard, group, name) = (subject.shard(), subject.group(), Box::<str>::from(subject.name));
     let status = {
         let name = name.clone();
-        shards.ask(shard, move |shard| Box::pin(async move { shard.consumer_status(group, &name) })).await?
+        shards.ask(shard, move |shard| Box::pin(async move { shard.consumer_status(group, &name).await })).await?
     };
     let mut cursor = Cursor::new(Rc::clone(shards), shard, group, offset);
     let mut frames = Frames::default();

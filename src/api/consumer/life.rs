@@ -51,8 +51,15 @@ pub(super) async fn subscribe(
     let config = &context.broker.config;
     // Who may approve has approved; where nobody has to show a token, that is everybody.
     let approved_at = match subject.caller.allows(Scope::Manage, &subject.entry.table.name) {
-        true => Some(start.resolve("start", context, subject).await?),
         false => None,
+        true => match start.resolve("start", context, subject).await {
+            Ok(start) => Some(start),
+            // Of one that is there already it does not matter where it would begin now.
+            Err(problem) => match decide(context, subject, None, |_, _, _| Ok(())).await {
+                Ok(()) => return status::show(context, subject, 200, None, exchange).await,
+                Err(_) => return Err(problem),
+            },
+        },
     };
     let wanted = Subscription {
         audit: subject.audit("consumer.subscribed", json!({ "start": &text, "approved_at": approved_at })),

@@ -1,7 +1,7 @@
 //! What moves a consumer, or says who reads for it: ack, nack, rewind, replay, sessions.
 
 use super::standby::stand_by;
-use super::{Subject, body_of};
+use super::{Subject, body_of, status};
 use crate::api::Context;
 use crate::api::exchange::Exchange;
 use crate::api::parameters::Parameters;
@@ -246,7 +246,11 @@ pub(super) async fn replay(
 ) -> Result<(), Problem> {
     let body: ReplayBody = body_of(body)?;
     let most = body.limit.unwrap_or(CONSUMER_REPLAYS_MAX).min(CONSUMER_REPLAYS_MAX);
-    let letters = context.group(&format!("{}.dead", subject.entry.table.name))?;
+    status::ask(context, subject).await?;
+    let Some(letters) = context.lookup.get(&format!("{}.dead", subject.entry.table.name)) else {
+        exchange.json(200, &json!({ "events": 0, "gone": 0, "next": 0 }));
+        return Ok(());
+    };
     let dead = Subject { entry: letters, ..*subject };
     let mut cursor = Cursor::new(Rc::clone(&context.shards), dead.shard(), dead.group(), 0);
     let from = match &body.from {

@@ -94,9 +94,11 @@ async fn look(
                 if first.is_some() || gap || Instant::now() >= until || context.draining() {
                     return Ok(Some(Answer { seen, cursor, grant, first, entry }));
                 }
+                // Who waits is calling: the lease is renewed well before it lapses.
+                let renew = Instant::now() + seen.lease / 2;
                 let at = match seen.turn {
-                    Turn::Blocked(Blocked::Delay(at)) => at,
-                    _ => until,
+                    Turn::Blocked(Blocked::Delay(at)) => at.min(renew),
+                    _ => renew,
                 };
                 (seen.version, grant.map(|grant| grant.from), at)
             }
@@ -144,6 +146,8 @@ async fn write(
         left.bytes -= piece.data_bytes.min(left.bytes);
     };
     let mut tail = seen.tail;
+    // The cursor may be ahead: what was read and could not be noted as delivered is not sent.
+    let mut next = cursor.offset();
     let mut body = b"{\"events\":[".to_vec();
     if let Some(piece) = &first {
         note(piece, &mut left);
@@ -154,7 +158,7 @@ async fn write(
         left.events > 0 && left.bytes > 0 && cursor.offset() < tail.min(left.until)
     };
     if first.is_none() || !goes_on(&cursor, &left, tail) {
-        body.extend_from_slice(closing(seen, &cursor, grant.as_ref(), tail).as_bytes());
+        body.extend_from_slice(closing(seen, next, grant.as_ref(), tail).as_bytes());
         exchange.delivered(sent);
         exchange.reply(200).header("X-Content-Type-Options", "nosniff").body("application/json", &body);
         return Ok(());
@@ -169,10 +173,11 @@ async fn write(
         // Damage, a rewind or a takeover ends the answer here; the next request is told.
         let Ok(Some(piece)) = take(context, subject, &mut cursor, Style::List, &left, entry).await else { break };
         note(&piece, &mut left);
+        next = piece.next;
         body.push(b',');
         body.extend_from_slice(&piece.bytes);
     }
-    stream.write(&mut exchange.out, closing(seen, &cursor, grant.as_ref(), tail).as_bytes());
+    stream.write(&mut exchange.out, closing(seen, next, grant.as_ref(), tail).as_bytes());
     stream.finish(&mut exchange.out);
     exchange.delivered(sent);
     Ok(())
@@ -189,8 +194,7 @@ const NOTHING: Grant = Grant {
     gap: None,
 };
 
-fn closing(seen: &Seen, cursor: &Cursor, grant: Option<&Grant>, tail: u64) -> String {
-    let next = cursor.offset();
+fn closing(seen: &Seen, next: u64, grant: Option<&Grant>, tail: u64) -> String {
     let mut text = format!(
         "],\"next\":{next},\"tail\":{tail},\"up_to_date\":{},\"session\":\"{}\",\"epoch\":{}",
         next >= tail,

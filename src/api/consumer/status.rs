@@ -57,8 +57,9 @@ pub(super) async fn show(
 /// When it is not there.
 pub(super) async fn ask(context: &Context, subject: &Subject<'_>) -> Result<ConsumerStatus, Fault> {
     let (group, name) = (subject.group(), Box::<str>::from(subject.name));
-    let ask =
-        context.shards.ask(subject.shard(), move |shard| Box::pin(async move { shard.consumer_status(group, &name) }));
+    let ask = context
+        .shards
+        .ask(subject.shard(), move |shard| Box::pin(async move { shard.consumer_status(group, &name).await }));
     ask.await
 }
 
@@ -149,7 +150,7 @@ async fn page(context: &Context, entry: &Entry, after: &str, limit: usize) -> Re
     let (group, after) = (entry.table.number, Box::<str>::from(after));
     let page = context
         .shards
-        .ask(entry.table.shard, move |shard| Box::pin(async move { shard.consumer_page(group, &after, limit) }));
+        .ask(entry.table.shard, move |shard| Box::pin(async move { shard.consumer_page(group, &after, limit).await }));
     page.await
 }
 

@@ -6,7 +6,7 @@
 //!
 //! The connection holds the session: while it lives, the lease does not lapse. Acks come by requests of their own.
 
-use super::ask::{Seen, Woken, ask, durable, refusal, take, wait};
+use super::ask::{Seen, Woken, ask, durable, note_damage, refusal, take, wait};
 use super::standby::stand_by;
 use super::{Subject, moves};
 use crate::api::Context;
@@ -49,11 +49,19 @@ pub(super) async fn stream(
         fresh: fastrand::u64(..),
     };
     let patience = parameters.duration("wait", Duration::from_secs(WAIT_SECONDS_MAX))?.unwrap_or_default();
-    let Some(first) = open(context, subject, call, Instant::now() + patience, exchange).await? else { return Ok(()) };
-    if let Err(fault) = durable(context, subject, first.entry).await {
-        detach(context, subject, answer).await;
-        return Err(fault.into());
-    }
+    let opened = match open(context, subject, call, Instant::now() + patience, exchange).await {
+        Ok(Some(first)) => begin(context, subject, &first).await.map(|()| first).map_err(Problem::from),
+        Ok(None) => return Ok(()),
+        Err(problem) => Err(problem),
+    };
+    // Also what came to nothing may have taken hold of the session on its way.
+    let first = match opened {
+        Ok(first) => first,
+        Err(problem) => {
+            detach(context, subject, answer).await;
+            return Err(problem);
+        }
+    };
     let media_type = if sse { "text/event-stream" } else { "application/x-ndjson" };
     let reply = exchange.reply(200).header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff");
     let stream = reply.stream(media_type);
@@ -62,7 +70,10 @@ pub(super) async fn stream(
     feed.frame(&mut exchange.out, "session", &session(&first.value));
     let end = feed.run(context, subject, first, exchange).await;
     exchange.heard_enough();
-    detach(context, subject, answer).await;
+    // The end of the broker is nobody's failure: the session is there when it comes back.
+    if !context.draining() {
+        detach(context, subject, answer).await;
+    }
     match end {
         End::Goaway(reason) => {
             feed.frame(&mut exchange.out, "goaway", &json!({ "reason": reason }));
@@ -111,6 +122,17 @@ async fn open(
     }
 }
 
+/// Makes sure of what the answer rests on. Whoever comes back to where damage cut it off is told, instead of being cut
+/// off for ever.
+async fn begin(context: &Rc<Context>, subject: &Subject<'_>, first: &Decided<Seen>) -> Result<(), Fault> {
+    durable(context, subject, first.entry).await?;
+    let Turn::Read(grant) = first.value.turn else { return Ok(()) };
+    let cursor = Cursor::new(Rc::clone(&context.shards), subject.shard(), subject.group(), grant.from);
+    let probed = cursor.probe().await;
+    note_damage(context, subject, &probed).await;
+    probed
+}
+
 async fn detach(context: &Context, subject: &Subject<'_>, answer: u64) {
     let (group, name) = (subject.group(), Box::<str>::from(subject.name));
     let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<()> {
@@ -139,7 +161,8 @@ enum End {
 struct Told {
     up_to_date: bool,
     blocked: Option<&'static str>,
-    replay: bool,
+    /// Where the replay ends that was told to have begun.
+    replay: Option<u64>,
     gap: Option<(u64, u64)>,
 }
 
@@ -256,11 +279,12 @@ impl Feed {
         if let Some((from, to)) = grant.gap.filter(|gap| self.told.gap.replace(*gap) != Some(*gap)) {
             self.frame(out, "gap", &json!({ "from": from, "to": to }));
         }
-        if self.told.replay != grant.replay {
-            self.told.replay = grant.replay;
-            let members = match grant.replay {
-                true => json!({ "from": grant.from, "until": grant.until }),
-                false => json!({ "done": true, "next": grant.from }),
+        let replay = grant.replay.then_some(grant.until);
+        if self.told.replay != replay {
+            self.told.replay = replay;
+            let members = match replay {
+                Some(until) => json!({ "from": grant.from, "until": until }),
+                None => json!({ "done": true, "next": grant.from }),
             };
             self.frame(out, "replay", &members);
         }
@@ -297,9 +321,11 @@ impl Feed {
                 self.frame(out, "rewound", &members);
                 return None;
             }
-            // A failure was told: what was in flight is delivered again, from there.
+            // A failure was told, and what was in flight is delivered again; or a replay has ended, and the next begins.
             (_, Some(Refusal::BeyondDelivered { delivered })) => {
                 self.call.wants.after = None;
+                // No replay ends there: what comes next is told anew.
+                self.told.replay = self.told.replay.map(|_| 0);
                 self.frame(out, "retry", &json!({ "next": delivered }));
                 return None;
             }

@@ -287,8 +287,8 @@ pub struct Live {
     pub version: u64,
     /// The checkpoint that already holds it as it was then.
     pub snapshot: u64,
-    /// Whether the shard looks after its lease.
-    pub leased: bool,
+    /// When the shard looks at its lease next.
+    pub look_at: Option<Instant>,
     /// Acked events a second over the last minute or so.
     pub rate: Rate,
 }
@@ -429,7 +429,6 @@ impl Live {
     fn restart(&mut self, head: u64) {
         self.delivered_next = head;
         self.in_flight.clear();
-        self.corrupt = false;
         self.progress = None;
     }
 }

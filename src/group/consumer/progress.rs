@@ -119,7 +119,8 @@ impl Consumer {
         let held = self.live.delivered_next - self.head();
         let (events_max, bytes_max) = self.in_flight_max();
         let full = held >= events_max || held > 0 && self.bytes_below(u64::MAX) >= bytes_max;
-        full.then_some(Blocked::InFlight)
+        // Behind a replay nothing comes before it is acked to its end.
+        (full || self.live.delivered_next >= self.end()).then_some(Blocked::InFlight)
     }
 
     /// The last attempt before an event counts as poison is made with it alone, so that its neighbours are not blamed.
@@ -148,15 +149,20 @@ impl Consumer {
         };
         self.call(named, now)?;
         match call.hold {
+            Hold::No if named.is_none() && self.live.attached.is_some() => return Err(self.active(now)),
             Hold::No => {}
             Hold::Take(answer) => self.attach(answer, named.is_some())?,
             Hold::Keep(answer) if self.live.attached == Some(answer) => {}
             Hold::Keep(_) => return Err(Refusal::Fenced { epoch: self.epoch }),
         }
+        let mut wants = call.wants;
         if let Some(offset) = call.ack {
+            let ranges = self.replays.len();
             *change = (*change).max(self.ack(offset, now)?);
+            // What the caller holds is of a range that has ended: the next one begins where it begins.
+            wants.after = wants.after.filter(|_| self.replays.len() == ranges);
         }
-        self.turn(&call.wants, earliest, now.instant)
+        self.turn(&wants, earliest, now.instant)
     }
 
     /// What the session's holder may be given.
@@ -337,7 +343,7 @@ impl Consumer {
         self.epoch += 1;
         self.failures = 0;
         self.reason = Box::default();
-        self.live.not_before = None;
+        (self.live.not_before, self.live.corrupt) = (None, false);
         let head = self.head();
         self.live.restart(head);
     }

@@ -104,8 +104,8 @@ impl Consumer {
         Ok(Change::Record)
     }
 
-    fn active(&self, now: Now) -> Refusal {
-        let left = self.live.lease_until.map_or(self.terms.lease, |until| until.saturating_duration_since(now.instant));
+    pub(super) fn active(&self, now: Now) -> Refusal {
+        let left = self.lapses_at().map_or(self.terms.lease, |until| until.saturating_duration_since(now.instant));
         Refusal::SessionActive { retry_after_ms: (left.as_millis() as u64).max(1) }
     }
 
