@@ -24,7 +24,7 @@ impl Told {
         }
     }
 
-    fn is(&self, frame: &str) -> bool {
+    pub(crate) fn is(&self, frame: &str) -> bool {
         matches!(self, Self::Control(name, _) if name == frame)
     }
 }
@@ -46,9 +46,13 @@ impl Reader {
         };
         let headers = [headers, &[("Accept", accept)]].concat();
         client.send(Client::request("GET", &target, &headers, ""));
+        Self::of(client, live != "ndjson")
+    }
+
+    /// The answer that comes on a connection.
+    pub(crate) fn of(mut client: Client, sse: bool) -> Self {
         let head = client.head();
         assert_eq!(head.status, 200, "{head:?}");
-        let sse = live != "ndjson";
         let media_type = if sse { "text/event-stream" } else { "application/x-ndjson" };
         assert_eq!(head.header("content-type"), Some(media_type));
         assert_eq!(head.header("cache-control"), Some("no-store"));
@@ -86,7 +90,7 @@ impl Reader {
     }
 
     /// The next event's offset; control frames before it do not matter.
-    fn offset(&mut self) -> u64 {
+    pub(crate) fn offset(&mut self) -> u64 {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no event came");

@@ -1,6 +1,7 @@
 //! Everything that is tested through the program itself: one binary, so that it is linked once.
 
 mod broker;
+mod consumer;
 mod history;
 mod http;
 mod image;
@@ -10,6 +11,10 @@ mod abuse;
 mod approval;
 mod audit;
 mod command_line;
+mod consumer_failures;
+mod consumer_moves;
+mod consumer_sessions;
+mod consumers;
 mod crash;
 mod disk_full;
 mod groups;
