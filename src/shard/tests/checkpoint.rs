@@ -11,7 +11,7 @@ fn event(number: usize) -> String {
 
 impl Site {
     /// A copy of the files as they are now.
-    fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         let copy = tempfile::tempdir().unwrap();
         let shard = shard_directory(copy.path(), 0);
         for directory in ["journal", "segments"] {
@@ -38,7 +38,7 @@ impl Site {
         found
     }
 
-    fn hurt_newest_state(&self) {
+    pub(super) fn hurt_newest_state(&self) {
         self.flip(file_name(self.generations()[0].generation), 140);
     }
 }
@@ -70,8 +70,8 @@ fn a_ring_that_went_round_many_times_holds_everything_also_without_the_newest_st
 
 /// A job of the mover that holds up the ones behind it.
 pub(super) struct Gate {
-    open: mpsc::Sender<()>,
-    reached: oneshot::Receiver<()>,
+    pub(super) open: mpsc::Sender<()>,
+    pub(super) reached: oneshot::Receiver<()>,
 }
 
 impl Node {

@@ -4,6 +4,7 @@
 //! nothing is still on its way to the disk: then the files are all there is, and may be changed.
 
 mod checkpoint;
+mod consumers;
 mod groups;
 mod history;
 mod journal;
@@ -54,10 +55,11 @@ pub(super) struct Site {
 }
 
 /// A running shard and how to ask it.
+#[derive(Clone)]
 pub(super) struct Node {
     shard: Rc<Shard>,
     shards: Rc<Shards>,
-    directory: Directory,
+    directory: Rc<Directory>,
     tokens: crate::auth::directory::Directory,
 }
 
@@ -115,7 +117,7 @@ impl Site {
                 if background {
                     shard.start();
                 }
-                let node = Node { shard, shards, directory: Directory::default(), tokens: Default::default() };
+                let node = Node { shard, shards, directory: Rc::default(), tokens: Default::default() };
                 let whole = async {
                     let told = story(&node).await;
                     node.end().await;
