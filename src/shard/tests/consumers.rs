@@ -155,10 +155,11 @@ fn consumers_that_change_while_others_are_noted_are_noted_as_they_were() {
         node.checkpoint().await;
     });
     let files = site.clone();
-    let (_, (expected, images)) = site.run(async move |node| {
+    let (_, (begun, expected, images)) = site.run(async move |node| {
         let mut gate = node.gate().await;
         node.produce(1, &["z"]).await.unwrap();
         let before = node.shard.state.borrow().checkpoint.generation;
+        let begun = (before + 1, node.consumers(1));
         node.shard.want_checkpoint();
         // Every turn of the walk meets changes on both sides of where it stands.
         let mut changes = Vec::new();
@@ -193,9 +194,17 @@ fn consumers_that_change_while_others_are_noted_are_noted_as_they_were() {
                 node.shard.want_checkpoint();
             }
         }
-        (expected, images)
+        (begun, expected, images)
     });
     assert!(images.len() > 6, "two checkpoints have more steps than {}", images.len());
+    // Nothing that came later is in the checkpoint: it may not have reached the disk.
+    let bare = images.iter().find(|image| image.generations()[0].generation == begun.0).unwrap().copy();
+    let upto = bare.generations()[0].index;
+    let later: Vec<u64> = bare.entries().iter().map(|entry| entry.index).filter(|index| *index > upto).collect();
+    assert!(later.len() > 1, "changes were written while it was under way");
+    later.into_iter().for_each(|index| bare.zero_entry(index));
+    let (found, seen) = bare.look(async |node| node.consumers(1));
+    assert!(seen == begun.1, "{} of {}: {found:?}", seen.len(), begun.1.len());
     for (step, image) in images.iter().enumerate() {
         let hurt = image.copy();
         hurt.hurt_newest_state();
