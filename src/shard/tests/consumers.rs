@@ -171,6 +171,7 @@ fn consumers_that_change_while_others_are_noted_are_noted_as_they_were() {
                     busy.ack(1, &name(number), 5).await;
                 }
             }));
+            changes.push(tokio_uring::spawn(come(node.clone(), step)));
             changes.push(tokio_uring::spawn(replace(node.clone(), step)));
             ring::park().await;
         }
@@ -215,14 +216,19 @@ fn consumers_that_change_while_others_are_noted_are_noted_as_they_were() {
     }
 }
 
-/// Three consumers go, and three come: two new ones, and one by a name that was there.
+/// Two new consumers come, one before and one behind all others.
+async fn come(node: Node, step: usize) {
+    for name in [format!("d{step:04}"), format!("a{step:04}")] {
+        node.subscribe(1, &name).await;
+    }
+}
+
+/// Three consumers go, and one comes by a name that was there.
 async fn replace(node: Node, step: usize) {
     for number in [20 + step, MANY / 2 + 20 + step, MANY - 21 - step] {
         node.shard.unsubscribe(1, &name(number), b"{}").await.unwrap();
     }
-    for name in [format!("a{step:04}"), format!("d{step:04}"), name(20 + step)] {
-        node.subscribe(1, &name).await;
-    }
+    node.subscribe(1, &name(20 + step)).await;
 }
 
 /// Waits for all of them at once.
