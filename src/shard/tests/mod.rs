@@ -60,7 +60,7 @@ pub(super) struct Node {
     shard: Rc<Shard>,
     shards: Rc<Shards>,
     directory: Rc<Directory>,
-    tokens: crate::auth::directory::Directory,
+    tokens: Rc<crate::auth::directory::Directory>,
 }
 
 /// One event as a reader saw it.
