@@ -6,6 +6,7 @@ use super::ring;
 use rustix::event::PollFlags;
 use rustix::net::{RecvFlags, Shutdown};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -73,6 +74,37 @@ impl Listener {
     /// Ends a waiting [`accept`](Self::accept) and refuses further connections.
     pub fn close(&self) {
         let _ = rustix::net::shutdown(&*self.0, Shutdown::Both);
+    }
+}
+
+/// A descriptor that is kept in hand: when no other one is left, it is given up so that one more connection can be let
+/// in and told so.
+pub struct Spare(RefCell<Option<OwnedFd>>);
+
+impl Spare {
+    /// Takes a descriptor, if one is left.
+    #[must_use]
+    pub fn new() -> Rc<Self> {
+        let spare = Self(RefCell::default());
+        spare.take_again();
+        Rc::new(spare)
+    }
+
+    /// Gives it up after `error`, if that says that descriptors have run out; false when that helps nobody.
+    #[must_use]
+    pub fn give_up(&self, error: &io::Error) -> bool {
+        let out = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+        let out = error.raw_os_error().is_some_and(|code| out.iter().any(|errno| errno.raw_os_error() == code));
+        out && self.0.take().is_some()
+    }
+
+    /// Takes one again, if one is left.
+    pub fn take_again(&self) {
+        let mut spare = self.0.borrow_mut();
+        if spare.is_none() {
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+            *spare = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).ok();
+        }
     }
 }
 

@@ -19,8 +19,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Serves a connection to its end. A crowded broker says so and hangs up.
-pub(super) async fn serve(context: &Rc<Context>, socket: Socket, crowded: bool) {
+/// Serves a connection to its end, or says why it is `refused` and hangs up.
+pub(super) async fn serve(context: &Rc<Context>, socket: Socket, refused: Option<&'static str>) {
     let socket = Rc::new(socket);
     // One that broke meanwhile asks for nothing any more.
     let peer = socket.peer().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
@@ -29,8 +29,7 @@ pub(super) async fn serve(context: &Rc<Context>, socket: Socket, crowded: bool) 
     let exchange = Exchange::new(Rc::clone(context), Rc::clone(&socket), Rc::clone(&deadline));
     let mut connection =
         Connection { context: Rc::clone(context), socket, peer, deadline, exchange, pending: Vec::new() };
-    if crowded {
-        let detail = "too many connections (http.connections)";
+    if let Some(detail) = refused {
         connection.exchange.refuse(&Problem::passing(503, "too_many_connections", 1000, detail).closing());
     } else {
         connection.run().await;

@@ -9,7 +9,7 @@ use crate::group::table::TableGroup;
 use crate::http::DateClock;
 use crate::io::buffer::Pool;
 use crate::io::deadline::Deadlines;
-use crate::io::socket::Listener;
+use crate::io::socket::{Listener, Socket, Spare};
 use crate::io::{ring, system};
 use crate::limits::{RECEIVE_BUFFERS_KEPT, RECEIVE_BYTES};
 use crate::shard::directory::{Directory, Entry, Lookup};
@@ -242,25 +242,39 @@ async fn finish_removals(context: Rc<Context>) {
     }
 }
 
-/// Accepts connections until the listener is closed.
+/// Accepts connections until the listener is closed. Without a descriptor left, one connection at a time is told so.
 async fn accept(context: Rc<Context>, listener: Rc<Listener>) {
+    let spare = Spare::new();
+    let mut told = false;
     loop {
         match listener.accept().await {
             Ok(socket) => {
-                let most = context.broker.config.http.connections as i64;
-                let connections = &context.broker.stats.connections;
-                let crowded = connections.inc() >= most;
-                let context = Rc::clone(&context);
-                tokio_uring::spawn(async move {
-                    connection::serve(&context, socket, crowded).await;
-                    context.broker.stats.connections.dec();
-                });
+                told = false;
+                spare.take_again();
+                tokio_uring::spawn(serve(Rc::clone(&context), socket, None));
             }
             Err(_) if context.draining() => return,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
+                if spare.give_up(&error) {
+                    if let Ok(socket) = listener.accept().await {
+                        serve(Rc::clone(&context), socket, Some("no file can be opened any more (ulimit -n)")).await;
+                    }
+                    spare.take_again();
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// Serves a connection to its end, or tells why that cannot be done.
+async fn serve(context: Rc<Context>, socket: Socket, refused: Option<&'static str>) {
+    let connections = &context.broker.stats.connections;
+    let crowded = connections.inc() >= context.broker.config.http.connections as i64;
+    let crowded = crowded.then_some("too many connections (http.connections)");
+    connection::serve(&context, socket, refused.or(crowded)).await;
+    context.broker.stats.connections.dec();
 }
