@@ -5,7 +5,8 @@ use super::encode::{EventEncoder, put_id};
 use super::exchange::Exchange;
 use super::position::Position;
 use super::problem::Problem;
-use super::read::Format;
+use super::read::{Format, gap_member};
+use crate::group::gaps::Gap;
 use crate::limits::READ_BYTES_DEFAULT;
 use crate::log::event::{Encoding, Event};
 use crate::shard::Fault;
@@ -89,6 +90,15 @@ fn is_active(content_type: &[u8]) -> bool {
     ["html", "xml", "svg", "script", "css", "pdf", "wasm"].iter().any(|kind| text.contains(kind))
 }
 
+/// What a page of `from..until` that goes down from `until` holds: the gap it begins in, if it does, the offset behind the
+/// page's newest event, and where the page ends, which is before the next gap.
+fn above_gaps(gaps: &[Gap], from: u64, until: u64) -> (Option<Gap>, u64, u64) {
+    let mut below = gaps.iter().rev().filter(|gap| gap.from < until && gap.to > from).peekable();
+    let within = below.next_if(|gap| gap.to >= until).copied();
+    let until = within.map_or(until, |gap| gap.from.max(from));
+    (within, until, below.next().map_or(from, |gap| gap.to))
+}
+
 /// Writes the last events of `from..until`, the newest first. `next` of the answer is the `until` of the following page.
 ///
 /// # Errors
@@ -107,8 +117,11 @@ pub async fn descending(
     if format == Format::Frames {
         return Err(Problem::bad_parameter("order", "asc for stored frames"));
     }
-    let start = until.saturating_sub(events).max(from);
-    let mut cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, start);
+    let (shard, group) = (entry.table.shard, entry.table.number);
+    let gaps = context.shards.ask(shard, move |shard| Box::pin(async move { shard.gaps(group) })).await?;
+    let (gap, until, least) = above_gaps(&gaps, from, until);
+    let start = until.saturating_sub(events).max(least);
+    let mut cursor = Cursor::new(Rc::clone(&context.shards), shard, group, start);
     let mut frames = Frames::default();
     let mut encoder = EventEncoder::default();
     let mut shown: Vec<(u64, Vec<u8>)> = Vec::new();
@@ -146,16 +159,47 @@ pub async fn descending(
     match format {
         Format::Ndjson => {
             let body: Vec<u8> = texts().flat_map(|text| [text, b"\n"].concat()).collect();
-            let reply = exchange.reply(200).number("Eddyline-Next", next).number("Eddyline-Tail", tail);
+            let mut reply = exchange.reply(200).number("Eddyline-Next", next).number("Eddyline-Tail", tail);
+            if let Some(gap) = gap {
+                reply = reply.header("Eddyline-Gap", gap.to_string());
+            }
             reply.body("application/x-ndjson", &body);
         }
         _ => {
             let list = texts().collect::<Vec<_>>().join(&b","[..]);
             let mut body = b"{\"events\":[".to_vec();
             body.extend_from_slice(&list);
-            body.extend_from_slice(format!("],\"next\":{next},\"tail\":{tail},\"up_to_date\":{done}}}").as_bytes());
+            let gap = gap.map(gap_member).unwrap_or_default();
+            body.extend_from_slice(
+                format!("],\"next\":{next},\"tail\":{tail},\"up_to_date\":{done}{gap}}}").as_bytes(),
+            );
             exchange.reply(200).body("application/json", &body);
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_goes_down_ends_before_a_gap_and_tells_of_one_it_begins_in() {
+        let gaps = [Gap { from: 10, to: 20 }, Gap { from: 30, to: 40 }];
+        let (low, high) = (Some(gaps[0]), Some(gaps[1]));
+        for (from, until, expected) in [
+            (0, 50, (None, 50, 40)),
+            (45, 50, (None, 50, 45)),
+            (0, 40, (high, 30, 20)),
+            (0, 35, (high, 30, 20)),
+            (32, 38, (high, 32, 32)),
+            (0, 30, (None, 30, 20)),
+            (0, 20, (low, 10, 0)),
+            (0, 10, (None, 10, 0)),
+            (15, 30, (None, 30, 20)),
+            (20, 30, (None, 30, 20)),
+        ] {
+            assert_eq!(above_gaps(&gaps, from, until), expected, "{from}..{until}");
+        }
+    }
 }

@@ -149,18 +149,21 @@ async fn show(context: &Rc<Context>, entry: &Entry, status: u16, exchange: &mut 
     let number = entry.table.number;
     let info =
         context.shards.ask(entry.table.shard, move |shard| Box::pin(async move { shard.group_info(number) })).await?;
-    let answer = json!({
+    let mut answer = json!({
         "group": entry.table.name,
         "number": number,
         "shard": entry.table.shard,
         "config": shown_config(&info.config),
         "earliest": info.earliest,
         "tail": info.tail,
-        "events": info.tail - info.earliest,
+        "events": info.events,
         "bytes": info.bytes,
         "segments": info.segments,
         "created": EventEncoder::time_text(entry.table.created_us),
     });
+    if !info.gaps.is_empty() {
+        answer["gaps"] = json!(info.gaps);
+    }
     exchange.json(status, &answer);
     Ok(())
 }

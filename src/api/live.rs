@@ -1,8 +1,9 @@
 //! Events out, live: history and then every new event on one connection, as SSE or NDJSON.
 //!
 //! It is one cursor, so there is neither a hole nor a duplicate where history ends. Between events come control frames:
-//! `up_to_date` when the reader has everything, `heartbeat` with the tail while nothing happens, `goaway` when the broker
-//! is about to end or the reader's token is good no more. A client that closes, even only its sending side, has hung up.
+//! `up_to_date` when the reader has everything, `gap` where events were lost, `heartbeat` with the tail while nothing
+//! happens, `goaway` when the broker is about to end or the reader's token is good no more. A client that closes, even only
+//! its sending side, has hung up.
 
 use super::Context;
 use super::auth::Caller;
@@ -116,8 +117,15 @@ impl Follower {
                 self.send_away(lapse.reason(), exchange);
                 return Ok(());
             }
-            if self.send_history(cursor, exchange).await? {
-                continue;
+            match self.send_history(cursor, exchange).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(End::Fault(Fault::Lost { from, to })) => {
+                    self.control(&mut exchange.out, "gap", &format!("\"from\":{from},\"to\":{to}"));
+                    cursor.advance(to);
+                    continue;
+                }
+                Err(end) => return Err(end),
             }
             let tail = cursor.offset();
             // Once: a reader that keeps up knows.

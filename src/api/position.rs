@@ -1,7 +1,8 @@
 //! Position expressions: where in a group a reader means.
 //!
 //! `7` · `earliest` · `latest` · `id:<uuid>` · `time:<RFC 3339>` · `ago:<duration>` · `last:<n>` · `consumer:<name>`. A
-//! time or an id means the first event at or behind it, exactly; a consumer, what it has to ack next.
+//! time or an id means the first event at or behind it, exactly, for gaps hold no events; a consumer, what it has to ack
+//! next.
 
 use super::problem::Problem;
 use crate::shard::Fault;
@@ -86,7 +87,10 @@ impl Position {
                     shards.ask(shard, move |shard| Box::pin(async move { shard.consumer_status(group, &name).await }));
                 Ok(status.await?.consumer.next)
             }
-            Self::Last(count) => Ok(range.tail.saturating_sub(count).max(range.earliest)),
+            Self::Last(count) => {
+                let (shard, group) = (entry.table.shard, entry.table.number);
+                shards.ask(shard, move |shard| Box::pin(async move { shard.back(group, count) })).await
+            }
             Self::Time(time) => first(shards, entry, time, |_, received_us| received_us >= time).await,
             // An id's milliseconds run ahead of its time only where a counter overflowed: look one earlier.
             Self::Id(id) => {
@@ -107,7 +111,17 @@ async fn first(
     let near = shards.ask(shard, move |shard| Box::pin(async move { shard.find_time(group, time).await })).await?;
     let mut cursor = Cursor::new(Rc::clone(shards), shard, group, near);
     let mut frames = Frames::default();
-    while cursor.read(&mut frames).await? {
+    loop {
+        match cursor.read(&mut frames).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(cursor.offset()),
+            // What was lost is not what is looked for.
+            Err(Fault::Lost { to, .. }) => {
+                cursor.advance(to);
+                continue;
+            }
+            Err(fault) => return Err(fault),
+        }
         let mut next = cursor.offset();
         for frame in frames.iter() {
             next = frame.header.next_offset();
@@ -123,7 +137,6 @@ async fn first(
         }
         cursor.advance(next);
     }
-    Ok(cursor.offset())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::split::{Place, SplitFault};
 use crate::group::Refusal;
 use crate::group::config::BadConfig;
 use crate::group::consumer::{Life, Refusal as ConsumerRefusal};
+use crate::group::gaps::Gap;
 use crate::group::name::BadName;
 use crate::http::{Fault as HttpFault, Reply};
 use crate::shard::Fault;
@@ -299,6 +300,9 @@ impl From<Fault> for Problem {
             Fault::Overloaded => Self::passing(503, "overloaded", 500, detail),
             Fault::DiskFull => Self::passing(507, "disk_full", 5000, detail),
             Fault::Gone { earliest } => Self::new(410, "gone", detail).with(Extra::Earliest, earliest),
+            Fault::Lost { from, to } => {
+                Self { members: vec![("gap", json!(Gap { from, to }))], ..Self::new(410, "lost", detail) }
+            }
             Fault::BehindTail { tail } => Self::new(416, "behind_tail", detail).with(Extra::Tail, tail),
             Fault::Corrupt { .. } => Self::new(500, "corrupt", detail),
         }

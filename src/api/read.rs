@@ -1,7 +1,8 @@
 //! Events out, without a position: `GET /v1/groups/{group}/events`.
 //!
 //! A finite answer ends at `limit` events, at `max_bytes` of them, at `until` or at the tail, and says where to go on. It
-//! is made from pieces of the log and sent as it is made; only what fits one piece is ever in memory.
+//! is made from pieces of the log and sent as it is made; only what fits one piece is ever in memory. It ends before a gap;
+//! one that begins in a gap says so and goes on behind it.
 
 use super::Context;
 use super::auth::Caller;
@@ -11,6 +12,7 @@ use super::live;
 use super::parameters::Parameters;
 use super::position::Position;
 use super::problem::Problem;
+use crate::group::gaps::Gap;
 use crate::http::{Head, Known};
 use crate::limits::{READ_BYTES_DEFAULT, READ_BYTES_MAX, READ_EVENTS_DEFAULT, READ_EVENTS_MAX, WAIT_SECONDS_MAX};
 use crate::shard::Fault;
@@ -40,9 +42,12 @@ struct Bounds {
     until: u64,
 }
 
-/// Where a finite answer ends.
+/// Where a finite answer begins and ends.
 #[derive(Clone, Copy, Debug)]
 struct Extent {
+    /// The gap before its first event, if it was asked for what is lost.
+    gap: Option<Gap>,
+    from: u64,
     next: u64,
     events: u64,
     bytes: u64,
@@ -179,13 +184,18 @@ async fn finite(
     bounds: Bounds,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
-    let from = cursor.offset();
     let mut frames = Frames::default();
     let mut encoder = EventEncoder::default();
     let mut body = Vec::new();
-    let mut extent = Extent { next: from, events: 0, bytes: 0 };
+    let mut extent = Extent { gap: None, from: cursor.offset(), next: cursor.offset(), events: 0, bytes: 0 };
     // The first piece decides: most answers end in it and then have a length.
-    let mut more = take(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await?;
+    let mut first = take(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await;
+    if let Err(Fault::Lost { from, to }) = first {
+        cursor.advance(to);
+        (extent.gap, extent.from, extent.next) = (Some(Gap { from, to }), to, to);
+        first = take(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await;
+    }
+    let mut more = first?;
     let tail = cursor.range().await?.tail;
     more &= extent.next < tail;
     if !more {
@@ -199,7 +209,7 @@ async fn finite(
                 list.extend_from_slice(closing(&extent, tail, up_to_date).as_bytes());
                 exchange.reply(200).header("X-Content-Type-Options", "nosniff").body("application/json", &list);
             }
-            _ => reply_head(exchange, from, extent.next, tail).body(media_type(format), &body),
+            _ => reply_head(exchange, &extent, tail).body(media_type(format), &body),
         }
         return Ok(());
     }
@@ -210,7 +220,7 @@ async fn finite(
             let mut ahead = Cursor::new(cursor.shards(), entry.table.shard, entry.table.number, extent.next);
             let mut end = extent;
             while take_more(&mut ahead, &mut frames, format, bounds, &mut end, None).await? {}
-            (reply_head(exchange, from, end.next, tail), end.next)
+            (reply_head(exchange, &end, tail), end.next)
         }
     };
     let stream = reply.stream(media_type(format));
@@ -248,13 +258,24 @@ pub(super) fn cut_off(exchange: &mut Exchange, fault: &Fault) -> Result<(), Prob
     Ok(())
 }
 
-fn reply_head(exchange: &mut Exchange, from: u64, next: u64, tail: u64) -> crate::http::Reply<'_> {
+fn reply_head<'o>(exchange: &'o mut Exchange, extent: &Extent, tail: u64) -> crate::http::Reply<'o> {
     let reply = exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-    reply.number("Eddyline-First", from).number("Eddyline-Next", next).number("Eddyline-Tail", tail)
+    let reply = reply.number("Eddyline-First", extent.from).number("Eddyline-Next", extent.next);
+    let reply = reply.number("Eddyline-Tail", tail);
+    match extent.gap {
+        Some(gap) => reply.header("Eddyline-Gap", gap.to_string()),
+        None => reply,
+    }
 }
 
 fn closing(extent: &Extent, tail: u64, up_to_date: bool) -> String {
-    format!("],\"next\":{},\"tail\":{},\"up_to_date\":{up_to_date}}}", extent.next, tail.max(extent.next))
+    let gap = extent.gap.map(gap_member).unwrap_or_default();
+    format!("],\"next\":{},\"tail\":{},\"up_to_date\":{up_to_date}{gap}}}", extent.next, tail.max(extent.next))
+}
+
+/// A gap as a member of an object that goes on before it.
+pub(super) fn gap_member(Gap { from, to }: Gap) -> String {
+    format!(",\"gap\":{{\"from\":{from},\"to\":{to}}}")
 }
 
 /// Reads one piece of the log and appends what of it belongs to the answer; false when the answer is complete. Without
@@ -319,7 +340,7 @@ async fn take(
     Ok(extent.events < bounds.events && extent.bytes < bounds.bytes && extent.next < bounds.until)
 }
 
-/// The pieces behind the first: the answer ends where damage begins, and whoever goes on there is told of it.
+/// The pieces behind the first: the answer ends where damage or a gap begins, and whoever goes on there is told of it.
 async fn take_more(
     cursor: &mut Cursor,
     frames: &mut Frames,
@@ -329,7 +350,7 @@ async fn take_more(
     to: Option<(&mut EventEncoder, &mut Vec<u8>)>,
 ) -> Result<bool, Fault> {
     match take(cursor, frames, format, bounds, extent, to).await {
-        Err(Fault::Corrupt { .. }) => Ok(false),
+        Err(Fault::Corrupt { .. } | Fault::Lost { .. }) => Ok(false),
         other => other,
     }
 }

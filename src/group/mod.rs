@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod consumer;
+pub mod gaps;
 pub mod ids;
 pub mod name;
 pub mod producers;
@@ -17,6 +18,7 @@ use crate::log::group_log::{GroupLog, Need, SegmentLimits};
 use bytes::Bytes;
 use config::GroupConfig;
 use consumer::Consumers;
+use gaps::{Gap, Gaps};
 use ids::Ids;
 use producers::{Producers, Verdict};
 use std::collections::VecDeque;
@@ -140,6 +142,8 @@ pub struct Group {
     pub consumers: Consumers,
     /// Smallest offset that can be read.
     pub earliest: u64,
+    /// Offsets that a repair gave up.
+    pub gaps: Gaps,
     /// Whether it was deleted and only its files are left.
     pub closed: bool,
     /// Offset that the next event gets.
@@ -167,6 +171,7 @@ impl Group {
             last_id: 0,
             closed: false,
             segments: VecDeque::new(),
+            gaps: Gaps::default(),
             producers: Producers::default(),
         })
     }
@@ -181,6 +186,7 @@ impl Group {
             producers: record.producers,
             consumers: Consumers::new(),
             earliest: record.earliest,
+            gaps: record.gaps,
             closed: record.closed,
             next_offset: record.next_offset,
             last_received_us: record.last_received_us,
@@ -324,6 +330,13 @@ impl Group {
         self.last_received_us = header.last_received_us;
         self.last_entry = entry;
         Ok(())
+    }
+
+    /// Gives up the offsets below `to` that were lost: a gap is recorded, and the next frame begins a segment at `to`.
+    pub fn lose(&mut self, to: u64) {
+        self.gaps.add(Gap { from: self.next_offset, to });
+        self.next_offset = to;
+        self.log.leave_gap(to);
     }
 
     /// Ends recovery: takes the last id from the last frame, and shows what was recovered.

@@ -63,7 +63,8 @@ impl Producers {
     pub fn note(&mut self, stamp: &ProducerStamp<'_>, first_offset: u64, count: u32, received_us: u64) {
         let producers = self.0.get_or_insert_default();
         if let Some(producer) = producers.to_back(stamp.id) {
-            if producer.epoch != stamp.epoch || stamp.seq == 0 {
+            // What is remembered is one row of requests: behind one that was lost it begins again.
+            if producer.epoch != stamp.epoch || stamp.seq != producer.last_seq.wrapping_add(1) {
                 producer.answers.clear();
             }
             producer.epoch = stamp.epoch;
@@ -157,6 +158,21 @@ mod tests {
         }
         producers.note(&stamp(2, 0), 1000, 1, 0);
         assert_eq!(producers.judge(&stamp(2, 0), 0), Verdict::Repeat(Some((1000, 1))));
+    }
+
+    #[test]
+    fn behind_a_request_that_was_lost_repeats_are_known_without_their_offsets() {
+        let mut producers = Producers::default();
+        (0..3).for_each(|seq| producers.note(&stamp(1, seq), seq * 10, 10, 0));
+        producers.note(&stamp(1, 4), 50, 10, 0);
+        for (seq, verdict) in [
+            (2, Verdict::Repeat(None)),
+            (3, Verdict::Repeat(None)),
+            (4, Verdict::Repeat(Some((50, 10)))),
+            (5, Verdict::Next),
+        ] {
+            assert_eq!(producers.judge(&stamp(1, seq), 0), verdict, "{seq}");
+        }
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! group number 4 · closed 1 · zero 3 · earliest 8 · next offset 8 · last received 8 · last id 16
-//! · config: length 2 · JSON · segments 4 · segments · producers 4 · producers
+//! · config: length 2 · JSON · segments 4 · segments · gaps 4 · gaps (from 8 · to 8) · producers 4 · producers
 //! ```
 
 use super::Group;
 use super::config::GroupConfig;
+use super::gaps::Gaps;
 use super::producers::Producers;
 use crate::log::segment::Segment;
 use crate::log::wire::{Fields, Malformed, put_short};
@@ -30,6 +31,8 @@ pub struct GroupRecord {
     pub closed: bool,
     /// Its segments, oldest first.
     pub segments: VecDeque<Segment>,
+    /// Offsets that a repair gave up.
+    pub gaps: Gaps,
     /// Who produced into it.
     pub producers: Producers,
 }
@@ -45,6 +48,7 @@ pub fn encode(group: &Group, out: &mut Vec<u8>) {
     put_short(out, group.config.to_json().as_bytes());
     out.extend_from_slice(&(group.log.segments().len() as u32).to_le_bytes());
     group.log.segments().iter().for_each(|segment| segment.encode(out));
+    group.gaps.encode(group.earliest, out);
     group.producers.encode(out);
 }
 
@@ -59,8 +63,20 @@ pub fn decode(fields: &mut Fields<'_>) -> Result<GroupRecord, Malformed> {
     let config = decode_config(fields)?;
     let segments = fields.u32()?;
     let segments = (0..segments).map(|_| Segment::decode(fields)).collect::<Result<_, _>>()?;
+    let gaps = Gaps::decode(fields)?;
     let producers = Producers::decode(fields)?;
-    Ok(GroupRecord { number, config, earliest, next_offset, last_received_us, last_id, closed, segments, producers })
+    Ok(GroupRecord {
+        number,
+        config,
+        earliest,
+        next_offset,
+        last_received_us,
+        last_id,
+        closed,
+        segments,
+        gaps,
+        producers,
+    })
 }
 
 /// Takes a configuration: 16-bit length and JSON.

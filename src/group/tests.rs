@@ -156,3 +156,29 @@ fn a_record_comes_back() {
     let repeat = produce_as(&mut restored, 2, Some(ProducerStamp { id: "p", epoch: 3, seq: 0 }), &[b"a"]).unwrap();
     assert_eq!((repeat.first_offset, repeat.stamps), (Some(0), None));
 }
+
+#[test]
+fn behind_a_gap_events_go_on_in_a_segment_of_their_own_also_after_a_restart() {
+    let mut original = group();
+    produce(&mut original, 1, &[b"a", b"b"]);
+    original.log.seal(1);
+    original.log.flushed(2);
+    original.lose(10);
+    let mut bytes = Vec::new();
+    record::encode(&original, &mut bytes);
+    let restored = Group::restore(record::decode(&mut Fields::new(&bytes)).unwrap());
+    for (name, mut group) in [("before", original), ("after", restored)] {
+        assert_eq!(
+            (group.next_offset(), group.gaps.at(2), group.gaps.at(10)),
+            (10, Some(Gap { from: 2, to: 10 }), None)
+        );
+        assert_eq!(group.log.flushed_next(), 10, "{name}");
+        group.log.allocated(1, 1 << 20);
+        assert_eq!(produce(&mut group, 2, &[b"c"]).first_offset, Some(10), "{name}");
+        group.log.seal(2);
+        let ranges: Vec<_> =
+            group.log.segments().iter().map(|found| (found.first_offset, found.next_offset, found.sealed)).collect();
+        assert_eq!(ranges, [(0, 2, true), (10, 11, false)], "{name}");
+        assert!(group.log.segment_of(5).is_none(), "{name}");
+    }
+}

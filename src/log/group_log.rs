@@ -276,11 +276,7 @@ impl GroupLog {
     fn place(&mut self, header: &FrameHeader, bytes: Bytes, entry: u64) {
         if header.begins_segment {
             let sequence = self.next_sequence();
-            if let Some(active) = self.segments.back_mut() {
-                active.sealed = true;
-                let index = std::mem::take(&mut self.index);
-                self.unfinished.push((*active, self.index_complete.then_some(index)));
-            }
+            self.seal_active();
             self.segments.push_back(Segment {
                 sequence,
                 first_offset: header.first_offset,
@@ -312,6 +308,26 @@ impl GroupLog {
         self.sealed_next = frame.next_offset;
         self.tail_bytes += frame.bytes.len();
         self.tail.push_back(frame);
+    }
+
+    fn seal_active(&mut self) {
+        if let Some(active) = self.segments.back_mut().filter(|segment| !segment.sealed) {
+            active.sealed = true;
+            let index = std::mem::take(&mut self.index);
+            self.unfinished.push((*active, self.index_complete.then_some(index)));
+        }
+    }
+
+    /// Leaves a gap up to `to`, which no request is under way to: whatever comes next begins a segment there.
+    pub fn leave_gap(&mut self, to: u64) {
+        debug_assert!(self.open.is_empty() && to > self.sealed_next);
+        self.seal_active();
+        self.sealed_next = to;
+        if self.tail.is_empty() {
+            self.flushed_next = to;
+        }
+        self.planned_end = 0;
+        self.allocated = 0;
     }
 
     /// The frames sealed last, newest `count` of the tail.

@@ -104,19 +104,23 @@ impl Cursor {
         Fault::Corrupt { offset: self.offset, detail: Arc::from(cause.to_string()) }
     }
 
-    /// Looks whether what is at the cursor can be read; the cursor stays where it is.
+    /// Looks whether what is at the cursor can be read or passed over; the cursor stays where it is.
     ///
     /// # Errors
     /// When the offset is not there (any more), or damaged.
     pub async fn probe(&self) -> Result<(), Fault> {
         let mut probe = Self::new(self.shards(), self.shard, self.group, self.offset);
-        probe.read(&mut Frames::default()).await.map(drop)
+        match probe.read(&mut Frames::default()).await {
+            Ok(_) | Err(Fault::Lost { .. }) => Ok(()),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Reads the next frames into `frames`; false when nothing more is visible.
     ///
     /// # Errors
-    /// When the offset is not there (any more), or damaged.
+    /// When the offset is not there (any more), or damaged; [`Fault::Lost`] at a gap, behind which the caller may
+    /// [advance](Self::advance).
     pub async fn read(&mut self, frames: &mut Frames) -> Result<bool, Fault> {
         frames.buffer.clear();
         frames.used = 0;
@@ -133,6 +137,7 @@ impl Cursor {
             };
             match found {
                 Found::Tail => return Ok(false),
+                Found::Gap { from, to } => return Err(Fault::Lost { from, to }),
                 Found::Memory(memory) => {
                     frames.memory = memory;
                     return Ok(!frames.memory.is_empty());

@@ -10,6 +10,7 @@ use super::peers::Shards;
 use super::{Fault, Member, Shard};
 use crate::group::Group;
 use crate::group::config::GroupConfig;
+use crate::group::gaps::Gap;
 use crate::group::table::{Removed, TableGroup};
 use crate::log::entry::PartKind;
 use crate::log::group_log::GroupLog;
@@ -52,7 +53,7 @@ pub struct NewGroup {
 }
 
 /// A group's state for its info page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GroupInfo {
     /// The configuration in force.
     pub config: GroupConfig,
@@ -60,6 +61,10 @@ pub struct GroupInfo {
     pub earliest: u64,
     /// Next offset to be written.
     pub tail: u64,
+    /// Events from the one to the other.
+    pub events: u64,
+    /// Offsets that a repair gave up.
+    pub gaps: Vec<Gap>,
     /// Bytes of stored frames.
     pub bytes: u64,
     /// Number of segments.
@@ -211,6 +216,8 @@ impl Shard {
             config: group.config,
             earliest: group.earliest,
             tail: group.visible_next(),
+            events: group.visible_next() - group.earliest - group.gaps.lost(group.earliest, group.visible_next()),
+            gaps: group.gaps.iter().collect(),
             bytes: group.log.segments().iter().map(stored).sum(),
             segments: group.log.segments().len(),
             last_received_us: group.last_received_us(),

@@ -104,6 +104,14 @@ pub enum Fault {
         /// That event.
         earliest: u64,
     },
+    /// In a gap: the events were lost, and a repair went on behind them.
+    #[error("offsets {from}..{to} were lost: a repair went on behind them")]
+    Lost {
+        /// First lost offset.
+        from: u64,
+        /// Offset behind the last lost one.
+        to: u64,
+    },
     /// Behind the tail.
     #[error("the next event to be written is {tail}")]
     BehindTail {

@@ -4,6 +4,7 @@
 //! an open file and a range of it.
 
 use super::{Fault, Shard};
+use crate::group::gaps::Gap;
 use crate::io::file::SegmentFile;
 use crate::limits::READ_PIECE_BYTES;
 use bytes::Bytes;
@@ -23,6 +24,13 @@ pub enum Found {
         position: u64,
         /// Where to stop.
         end: u64,
+    },
+    /// Nothing is there and nothing ever will be: these events were lost. What comes next stands at `to`.
+    Gap {
+        /// First lost offset.
+        from: u64,
+        /// Offset behind the last lost one.
+        to: u64,
     },
     /// Nothing is there yet.
     Tail,
@@ -65,7 +73,11 @@ impl Shard {
         }
         let (segment, flushed_end) = {
             let state = self.state.borrow();
-            let log = &state.member(group)?.group.log;
+            let group = &state.member(group)?.group;
+            if let Some(Gap { from, to }) = group.gaps.at(offset) {
+                return Ok(Found::Gap { from, to });
+            }
+            let log = &group.log;
             if offset >= log.flushed_next() {
                 return Ok(Found::Memory(log.read_tail(offset, tail, READ_PIECE_BYTES)));
             }
@@ -74,6 +86,23 @@ impl Shard {
         };
         let (file, position) = self.seek(group, segment, flushed_end, offset).await?;
         Ok(Found::File { file, name: (group, segment.sequence), position, end: flushed_end })
+    }
+
+    /// A group's gaps, in order.
+    ///
+    /// # Errors
+    /// When the group is not there.
+    pub fn gaps(&self, group: u32) -> Result<Vec<Gap>, Fault> {
+        Ok(self.state.borrow().member(group)?.group.gaps.iter().collect())
+    }
+
+    /// The offset `count` events before the tail, or the earliest: gaps hold no events.
+    ///
+    /// # Errors
+    /// When the group is not there or was deleted.
+    pub fn back(&self, group: u32, count: u64) -> Result<u64, Fault> {
+        let Range { earliest, tail } = self.range(group)?;
+        Ok(self.state.borrow().member(group)?.group.gaps.back(tail, count).max(earliest))
     }
 
     /// An offset at or before the first event received at or after `received_us`, close to it; the tail if there is none.
