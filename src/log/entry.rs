@@ -16,7 +16,7 @@
 //! from a new one by it. `durable up to` is the highest index whose write had completed when this entry was written:
 //! what it covers may have been answered, so it must be there.
 
-use super::wire::{Fields, Malformed};
+use super::wire::{Fields, Malformed, Newer, Unreadable};
 use crate::io::buffer::AlignedBuffer;
 use crate::limits::BLOCK_BYTES;
 
@@ -137,24 +137,30 @@ impl EntryHeader {
     ///
     /// # Errors
     /// When the bytes are not the header of an entry that this version knows.
-    pub fn decode(bytes: &[u8], owner: Owner) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8], owner: Owner) -> Result<Self, Unreadable> {
         let bytes = bytes.get(..ENTRY_HEADER_BYTES).ok_or(Malformed("an entry's header is cut"))?;
         let mut fields = Fields::new(bytes);
         if fields.bytes(4)? != ENTRY_MAGIC {
-            return Err(Malformed("no entry begins here"));
+            return Err(Malformed("no entry begins here").into());
         }
         let crc = owner.checksum(&bytes[..ENTRY_HEADER_BYTES - 4]);
         if bytes[ENTRY_HEADER_BYTES - 4..] != crc.to_le_bytes() {
-            return Err(Malformed("an entry's header is damaged"));
+            return Err(Malformed("an entry's header is damaged").into());
         }
         let (version, kind, flags) = (fields.u8()?, fields.u8()?, fields.u16()?);
-        let kind = EntryKind::from_byte(kind).filter(|_| version == ENTRY_VERSION && flags & 0xff == 0);
-        let kind = kind.ok_or(Malformed("an entry is of a newer version or has features this broker does not know"))?;
+        Newer::refuse("a journal entry", (version, ENTRY_VERSION), (flags & 0xff, 0))?;
+        let kind = EntryKind::from_byte(kind).ok_or_else(|| Newer::kind("a journal entry", kind))?;
         let (shard, _) = (fields.u16()?, fields.u16()?);
         let (previous_crc, _term) = (fields.u32()?, fields.u64()?);
         let (index, address, durable_upto) = (fields.u64()?, fields.u64()?, fields.u64()?);
         let (parts_bytes, _parts, parts_crc) = (fields.u32()?, fields.u32()?, fields.u32()?);
         Ok(Self { kind, shard, index, address, durable_upto, previous_crc, parts_bytes, parts_crc, crc })
+    }
+
+    /// Where the header in `bytes` says that it stands, whatever its version.
+    #[must_use]
+    pub fn address_in(bytes: &[u8]) -> Option<u64> {
+        bytes.get(32..40)?.try_into().ok().map(u64::from_le_bytes)
     }
 
     /// Bytes of the entry on disk, padding included.
@@ -181,11 +187,12 @@ impl EntryHeader {
 pub struct Parts<'b>(Fields<'b>);
 
 impl<'b> Iterator for Parts<'b> {
-    type Item = Result<(PartKind, &'b [u8]), Malformed>;
+    type Item = Result<(PartKind, &'b [u8]), Unreadable>;
 
     fn next(&mut self) -> Option<Self::Item> {
         (!self.0.rest().is_empty()).then(|| {
-            let kind = PartKind::from_byte(self.0.u8()?).ok_or(Malformed("an entry has a part of unknown kind"))?;
+            let kind = self.0.u8()?;
+            let kind = PartKind::from_byte(kind).ok_or_else(|| Newer::kind("a part of an entry", kind))?;
             self.0.bytes(3)?;
             let length = self.0.u32()?;
             Ok((kind, self.0.bytes(length as usize)?))
@@ -305,8 +312,8 @@ mod tests {
         for bit in 0..end * 8 {
             let mut hurt = bytes.to_vec();
             hurt[bit / 8] ^= 1 << (bit % 8);
-            let seen = EntryHeader::decode(&hurt, OWNER).and_then(|header| header.parts(&hurt).map(|_| ()));
-            assert!(seen.is_err(), "bit {bit}");
+            let whole = EntryHeader::decode(&hurt, OWNER).is_ok_and(|header| header.parts(&hurt).is_ok());
+            assert!(!whole, "bit {bit}");
         }
     }
 

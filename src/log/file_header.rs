@@ -9,7 +9,7 @@
 //!
 //! It identifies; what is valid in the file is decided by the file's own frames and entries.
 
-use super::wire::{Fields, Malformed};
+use super::wire::{Fields, Malformed, Newer, Unreadable};
 
 /// Length of a file header.
 pub const FILE_HEADER_BYTES: usize = 64;
@@ -79,24 +79,22 @@ impl FileHeader {
     ///
     /// # Errors
     /// When the bytes are not a file header, or one of a newer format.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let bytes = bytes.get(..FILE_HEADER_BYTES).ok_or(Malformed("the file has no header"))?;
         let mut fields = Fields::new(bytes);
         if fields.bytes(4)? != MAGIC {
-            return Err(Malformed("the file is none of Eddyline's"));
+            return Err(Malformed("the file is none of Eddyline's").into());
         }
         if bytes[FILE_HEADER_BYTES - 4..] != crc32fast::hash(&bytes[..FILE_HEADER_BYTES - 4]).to_le_bytes() {
-            return Err(Malformed("the file's header is damaged"));
+            return Err(Malformed("the file's header is damaged").into());
         }
         let (version, kind, features) = (fields.u8()?, fields.u8()?, fields.u16()?);
-        if version > FORMAT_VERSION || features != 0 {
-            return Err(Malformed("the file was written by a newer version of Eddyline: start that version"));
-        }
+        Newer::refuse("a file", (version, FORMAT_VERSION), (features, 0))?;
         let kind = match kind {
             1 => FileKind::Journal,
             2 => FileKind::Segment,
             3 => FileKind::State,
-            _ => return Err(Malformed("the file is of an unknown kind")),
+            _ => return Err(Newer::kind("a file", kind).into()),
         };
         let (shard, broker, replica) = (fields.u32()? as u16, fields.u32()?, fields.u64()? as u32);
         let identity = Identity { cluster: fields.uuid()?, broker, replica };
@@ -123,6 +121,6 @@ mod tests {
         newer[4] = FORMAT_VERSION + 1;
         let crc = crc32fast::hash(&newer[..60]);
         newer[60..].copy_from_slice(&crc.to_le_bytes());
-        assert!(FileHeader::decode(&newer).unwrap_err().0.contains("newer version"));
+        assert!(matches!(FileHeader::decode(&newer), Err(Unreadable::Newer(_))));
     }
 }

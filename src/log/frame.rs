@@ -15,7 +15,7 @@
 //! All integers are little-endian. A frame counts whole or not at all.
 
 use super::event::{Event, NewEvent, stamp};
-use super::wire::{Fields, Malformed};
+use super::wire::{Fields, Malformed, Newer, Unreadable};
 
 /// First bytes of a frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"EDFR";
@@ -82,19 +82,20 @@ impl FrameHeader {
     ///
     /// # Errors
     /// When the bytes are not a frame that this version knows.
-    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, Malformed> {
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, Unreadable> {
         let Some(bytes) = bytes.get(..FRAME_HEADER_BYTES) else { return Ok(None) };
         let (checked, crc) = bytes.split_at(FRAME_HEADER_BYTES - 4);
         if checked[..4] != FRAME_MAGIC {
-            return Err(Malformed("no frame begins here"));
+            return Err(Malformed("no frame begins here").into());
         }
         if crc != crc32fast::hash(checked).to_le_bytes() {
-            return Err(Malformed("a frame's header is damaged"));
+            return Err(Malformed("a frame's header is damaged").into());
         }
         let mut fields = Fields::new(&checked[4..]);
         let (version, compression, flags) = (fields.u8()?, fields.u8()?, fields.u16()?);
-        if version != FRAME_VERSION || compression != 0 || flags & 0xff != 0 {
-            return Err(Malformed("a frame is of a newer version or has features this broker does not know"));
+        Newer::refuse("a frame", (version, FRAME_VERSION), (flags & 0xff, 0))?;
+        if compression != 0 {
+            return Err(Newer::kind("a frame's compression", compression).into());
         }
         let (group, events) = (fields.u32()?, fields.u32()?);
         let (first_offset, first_received_us, last_received_us) = (fields.u64()?, fields.u64()?, fields.u64()?);
@@ -260,16 +261,17 @@ impl<'b> Frame<'b> {
     ///
     /// # Errors
     /// When the bytes are damaged or no frame.
-    pub fn check(bytes: &'b [u8]) -> Result<Option<Self>, Malformed> {
+    pub fn check(bytes: &'b [u8]) -> Result<Option<Self>, Unreadable> {
         let Some(frame) = Self::whole(bytes)? else { return Ok(None) };
-        frame.check_body().map(|()| Some(frame))
+        frame.check_body()?;
+        Ok(Some(frame))
     }
 
     /// The same without a look at the body: for passing over frames, a damaged one must not hide what is behind it.
     ///
     /// # Errors
     /// When the header is damaged or none.
-    pub fn whole(bytes: &'b [u8]) -> Result<Option<Self>, Malformed> {
+    pub fn whole(bytes: &'b [u8]) -> Result<Option<Self>, Unreadable> {
         let Some(header) = FrameHeader::decode(bytes)? else { return Ok(None) };
         Ok(bytes.get(..header.frame_bytes()).map(|bytes| Self { header, bytes }))
     }
@@ -287,7 +289,7 @@ impl<'b> Frame<'b> {
     ///
     /// # Errors
     /// When the header is damaged or the frame is cut.
-    pub fn trusted(bytes: &'b [u8]) -> Result<Self, Malformed> {
+    pub fn trusted(bytes: &'b [u8]) -> Result<Self, Unreadable> {
         let header = FrameHeader::decode(bytes)?.ok_or(Malformed("a frame is cut"))?;
         let bytes = bytes.get(..header.frame_bytes()).ok_or(Malformed("a frame is cut"))?;
         Ok(Self { header, bytes })

@@ -9,7 +9,7 @@
 use super::entry::{ENTRY_HEADER_BYTES, EntryHeader, Owner, Parts};
 use super::journal::{JournalHead, Ring};
 use super::state::Checkpoint;
-use super::wire::Malformed;
+use super::wire::{Malformed, Newer, Unreadable};
 use crate::io::buffer::AlignedBuffer;
 use crate::limits::BLOCK_BYTES;
 use std::io;
@@ -32,6 +32,14 @@ pub enum JournalFault {
         /// The operating system's error.
         cause: io::Error,
     },
+    /// A whole entry, or something in it, that only a newer version understands.
+    #[error("at address {address}: {found}")]
+    Newer {
+        /// Address in the endless journal.
+        address: u64,
+        /// What it is.
+        found: Newer,
+    },
     /// A whole entry that makes no sense here.
     #[error("journal entry {index} at address {address} cannot be applied: {cause}")]
     Unusable {
@@ -42,6 +50,45 @@ pub enum JournalFault {
         /// What is wrong.
         cause: String,
     },
+}
+
+/// Why a whole entry is not applied.
+#[derive(Debug)]
+pub enum NotApplied {
+    /// Something in it is of a newer version.
+    Newer(Newer),
+    /// It makes no sense.
+    Senseless(String),
+}
+
+impl From<Unreadable> for NotApplied {
+    fn from(fault: Unreadable) -> Self {
+        match fault {
+            Unreadable::Newer(found) => Self::Newer(found),
+            Unreadable::Malformed(fault) => fault.into(),
+        }
+    }
+}
+
+impl From<Malformed> for NotApplied {
+    fn from(fault: Malformed) -> Self {
+        Self::Senseless(fault.to_string())
+    }
+}
+
+impl From<String> for NotApplied {
+    fn from(cause: String) -> Self {
+        Self::Senseless(cause)
+    }
+}
+
+impl NotApplied {
+    fn at(self, index: u64, address: u64) -> JournalFault {
+        match self {
+            Self::Newer(found) => JournalFault::Newer { address, found },
+            Self::Senseless(cause) => JournalFault::Unusable { index, address, cause },
+        }
+    }
 }
 
 /// How the journal ended.
@@ -98,8 +145,13 @@ impl Window<'_, '_> {
     /// The whole entry that claims to stand at `address`.
     fn entry(&mut self, address: u64) -> Result<Candidate<'_>, JournalFault> {
         let owner = self.owner;
-        let header = match EntryHeader::decode(self.at(address, BLOCK_BYTES as u64)?, owner) {
+        let block = self.at(address, BLOCK_BYTES as u64)?;
+        let header = match EntryHeader::decode(block, owner) {
             Ok(header) if header.address == address => header,
+            // One of an earlier lap counts as little as any other.
+            Err(Unreadable::Newer(found)) if EntryHeader::address_in(block) == Some(address) => {
+                return Err(JournalFault::Newer { address, found });
+            }
             _ => return Ok(Candidate::None),
         };
         let bytes = self.at(address, header.disk_bytes())?;
@@ -129,19 +181,15 @@ pub fn walk(
     checkpoint: &Checkpoint,
     needed_from: u64,
     read: &mut Read<'_>,
-    mut apply: impl FnMut(&EntryHeader, Parts<'_>) -> Result<(), String>,
+    mut apply: impl FnMut(&EntryHeader, Parts<'_>) -> Result<(), NotApplied>,
 ) -> Result<Walked, JournalFault> {
     let mut head = JournalHead::new(ring, checkpoint.next_address, checkpoint.index + 1, checkpoint.crc, needed_from);
     let mut window = Window { ring, owner, read, start: 0, buffer: AlignedBuffer::default() };
     let mut entries = 0;
     while let Some(address) = next(&mut window, &head)? {
         let Candidate::Whole(header, bytes) = window.entry(address)? else { unreachable!("it was just there") };
-        let parts = header.parts(bytes).map_err(|Malformed(cause)| cause.to_owned());
-        parts.and_then(|parts| apply(&header, parts)).map_err(|cause| JournalFault::Unusable {
-            index: header.index,
-            address,
-            cause,
-        })?;
+        let parts = header.parts(bytes).map_err(NotApplied::from);
+        parts.and_then(|parts| apply(&header, parts)).map_err(|fault| fault.at(header.index, address))?;
         head.advance(address, header.disk_bytes(), header.crc);
         entries += 1;
     }

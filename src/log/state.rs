@@ -13,7 +13,7 @@
 //! other. What a record holds is its writer's business.
 
 use super::file_header::{FILE_HEADER_BYTES, FileHeader, FileKind, Identity};
-use super::wire::{Fields, Malformed};
+use super::wire::{Fields, Malformed, Newer, Unreadable};
 
 /// Length of everything before the records.
 pub const STATE_HEADER_BYTES: usize = 128;
@@ -125,18 +125,16 @@ impl<'b> State<'b> {
     ///
     /// # Errors
     /// When it is damaged, cut, or of a newer format.
-    pub fn decode(bytes: &'b [u8]) -> Result<Self, Malformed> {
+    pub fn decode(bytes: &'b [u8]) -> Result<Self, Unreadable> {
         let header = FileHeader::decode(bytes)?;
         let head = bytes.get(..STATE_HEADER_BYTES).ok_or(Malformed("the state file is cut"))?;
         let mut fields = Fields::new(&head[FILE_HEADER_BYTES..]);
         if fields.bytes(4)? != MAGIC
             || head[STATE_HEADER_BYTES - 4..] != crc32fast::hash(&head[..STATE_HEADER_BYTES - 4]).to_le_bytes()
         {
-            return Err(Malformed("the state file's header is damaged"));
+            return Err(Malformed("the state file's header is damaged").into());
         }
-        if fields.u8()? != VERSION {
-            return Err(Malformed("the state file is of a newer version"));
-        }
+        Newer::refuse("a state", (fields.u8()?, VERSION), (0, 0))?;
         fields.bytes(3)?;
         let _count = fields.u64()?;
         let (generation, index, next_address) = (fields.u64()?, fields.u64()?, fields.u64()?);
@@ -144,18 +142,18 @@ impl<'b> State<'b> {
         let records = usize::try_from(length).ok().and_then(|length| bytes[STATE_HEADER_BYTES..].get(..length));
         let records = records.ok_or(Malformed("the state file is cut"))?;
         if crc32fast::hash(records) != records_crc {
-            return Err(Malformed("the state file's records are damaged"));
+            return Err(Malformed("the state file's records are damaged").into());
         }
         Ok(Self { checkpoint: Checkpoint { generation, index, next_address, crc }, header, records })
     }
 
     /// The records.
-    pub fn records(&self) -> impl Iterator<Item = Result<(RecordKind, Fields<'b>), Malformed>> + use<'b> {
+    pub fn records(&self) -> impl Iterator<Item = Result<(RecordKind, Fields<'b>), Unreadable>> + use<'b> {
         let mut fields = Fields::new(self.records);
         std::iter::from_fn(move || {
             (!fields.rest().is_empty()).then(|| {
-                let kind = RecordKind::from_byte(fields.u8()?);
-                let kind = kind.ok_or(Malformed("the state file has a record of unknown kind"))?;
+                let kind = fields.u8()?;
+                let kind = RecordKind::from_byte(kind).ok_or_else(|| Newer::kind("a record of the state", kind))?;
                 fields.bytes(3)?;
                 let length = fields.u32()?;
                 Ok((kind, Fields::new(fields.bytes(length as usize)?)))

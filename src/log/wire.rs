@@ -7,6 +7,54 @@ use thiserror::Error;
 #[error("{0}")]
 pub struct Malformed(pub &'static str);
 
+/// Something whole, with a right checksum, that only a newer version of Eddyline understands. It is neither torn nor
+/// damaged: whoever finds it where it counts refuses to go on.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{what} of {found}; this version of Eddyline knows {known}: start the newer version")]
+pub struct Newer {
+    what: &'static str,
+    found: String,
+    known: String,
+}
+
+impl Newer {
+    /// Refuses every version but the one that is known, and every feature that is not.
+    ///
+    /// # Errors
+    /// What was found.
+    pub fn refuse(what: &'static str, version: (u8, u8), features: (u16, u16)) -> Result<(), Self> {
+        let ((found, known), (features, known_features)) = (version, features);
+        if found != known {
+            return Err(Self { what, found: format!("version {found}"), known: format!("version {known}") });
+        }
+        match features & !known_features {
+            0 => Ok(()),
+            unknown => Err(Self {
+                what,
+                found: format!("version {found} with features {unknown:#06x}"),
+                known: format!("features {known_features:#06x}"),
+            }),
+        }
+    }
+
+    /// A kind of thing whose number is not known.
+    #[must_use]
+    pub fn kind(what: &'static str, found: u8) -> Self {
+        Self { what, found: format!("kind {found}"), known: "no such kind".to_owned() }
+    }
+}
+
+/// Why bytes cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unreadable {
+    /// They are cut, damaged, or something else.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// They are whole, and of a newer version.
+    #[error(transparent)]
+    Newer(#[from] Newer),
+}
+
 /// Takes fields from the front of a slice; never reads past its end.
 #[derive(Clone, Copy)]
 pub struct Fields<'b>(&'b [u8]);

@@ -6,7 +6,7 @@ use super::read::{Found, Range};
 use crate::io::file::SegmentFile;
 use crate::limits::READ_PIECE_BYTES;
 use crate::log::frame::Frame;
-use crate::log::wire::Malformed;
+use crate::log::wire::{Malformed, Unreadable};
 use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -233,16 +233,16 @@ impl Cursor {
 
 /// The frame at the front of `bytes`; `None` when it is not all there. It is checked unless it ends before `offset` and
 /// may be passed over; once one was given, the next one begins right behind it.
-fn next_frame(bytes: &[u8], group: u32, offset: u64, given: bool) -> Result<Option<Frame<'_>>, Malformed> {
+fn next_frame(bytes: &[u8], group: u32, offset: u64, given: bool) -> Result<Option<Frame<'_>>, Unreadable> {
     let Some(frame) = Frame::whole(bytes)? else { return Ok(None) };
     if given || frame.header.next_offset() > offset {
         frame.check_body()?;
         if frame.header.group != group {
-            return Err(Malformed("a frame of another group"));
+            return Err(Malformed("a frame of another group").into());
         }
         let first = frame.header.first_offset;
         if first > offset || given && first < offset {
-            return Err(Malformed("a frame stands where another one belongs"));
+            return Err(Malformed("a frame stands where another one belongs").into());
         }
     }
     Ok(Some(frame))

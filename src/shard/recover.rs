@@ -24,6 +24,7 @@ use crate::log::journal::{JournalHead, Ring};
 use crate::log::recovery::{self, End, JournalFault};
 use crate::log::segment::{self, SEGMENT_START};
 use crate::log::state::{self as state_file, Checkpoint, RecordKind, State as StateFile};
+use crate::log::wire::{Newer, Unreadable};
 use crate::stats::ShardStats;
 use foldhash::{HashMap, HashMapExt};
 use std::cell::RefCell;
@@ -55,6 +56,14 @@ pub enum RecoverFault {
         /// What is wrong.
         cause: String,
     },
+    /// A newer version wrote what counts here.
+    #[error("{path} holds {found}")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// What it holds.
+        found: Newer,
+    },
     /// No generation of the state file can be read.
     #[error(
         "position_damaged: neither {directory}/state.a ({first}) nor state.b ({second}) can be used: \
@@ -76,6 +85,27 @@ pub enum RecoverFault {
         /// Why.
         cause: JournalFault,
     },
+}
+
+impl RecoverFault {
+    /// A file that cannot be read.
+    fn file(path: PathBuf, fault: Unreadable) -> Self {
+        match fault {
+            Unreadable::Newer(found) => Self::Newer { path, found },
+            Unreadable::Malformed(cause) => Self::BadFile { path, cause: cause.to_string() },
+        }
+    }
+
+    /// A journal that cannot be replayed.
+    fn journal(layout: &Layout, directory: &Path, cause: JournalFault) -> Self {
+        match cause {
+            JournalFault::Newer { address, found } => {
+                let (slot, _) = layout.ring.place(address);
+                Self::Newer { path: journal_path(directory, slot as u64), found }
+            }
+            cause => Self::Journal { directory: directory.to_owned(), cause },
+        }
+    }
 }
 
 /// What a start found and did.
@@ -161,7 +191,7 @@ pub(super) fn examine(
         &mut read,
         |header, parts| replay.apply(number, header, parts),
     );
-    let walked = walked.map_err(|cause| RecoverFault::Journal { directory: directory.clone(), cause })?;
+    let walked = walked.map_err(|cause| RecoverFault::journal(layout, &directory, cause))?;
     let Replay { mut groups, table: own_table, tokens, outbox, dirty, unknown, holed, .. } = replay;
     // A group that is out of the table was removed; only its files may be left. It was closed here before: one that was
     // not is a group whose registration the table has lost.
@@ -274,16 +304,23 @@ fn read_only(number: u16, detail: String, warnings: &mut Vec<String>) -> Fault {
 
 /// Reads both generations and takes the newest valid one.
 fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverFault> {
-    let read = |generation: u64| -> Result<Vec<u8>, String> {
-        let bytes =
-            std::fs::read(directory.join(state_file::file_name(generation))).map_err(|error| error.to_string())?;
-        let state = StateFile::decode(&bytes).map_err(|fault| fault.to_string())?;
-        if (state.header.identity, state.header.shard) != (data.identity, number) {
-            return Err("it belongs to another broker or shard".into());
-        }
-        Ok(bytes)
+    let read = |generation: u64| -> Result<Result<Vec<u8>, String>, RecoverFault> {
+        let path = directory.join(state_file::file_name(generation));
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        Ok(match StateFile::decode(&bytes) {
+            // It may say more than the other generation: that one alone would be an older truth.
+            Err(Unreadable::Newer(found)) => return Err(RecoverFault::Newer { path, found }),
+            Err(fault) => Err(fault.to_string()),
+            Ok(state) if (state.header.identity, state.header.shard) != (data.identity, number) => {
+                Err("it belongs to another broker or shard".into())
+            }
+            Ok(_) => Ok(bytes),
+        })
     };
-    let (first, second) = (read(0), read(1));
+    let (first, second) = (read(0)?, read(1)?);
     let mut warnings = Vec::new();
     let decode = |bytes: &Vec<u8>| StateFile::decode(bytes).ok().map(|state| state.checkpoint);
     let mut valid: Vec<(Checkpoint, &Vec<u8>)> =
@@ -306,13 +343,10 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
     let mut groups: HashMap<u32, Group> = HashMap::new();
     let mut consumers: Vec<(u32, Box<str>, Consumer)> = Vec::new();
     let (mut table, mut tokens, mut outbox) = (Table::new(data.shards as usize), Tokens::default(), Outbox::default());
-    let bad = |cause: String| RecoverFault::BadFile {
-        path: directory.join(state_file::file_name(checkpoint.generation)),
-        cause,
-    };
-    let state = StateFile::decode(bytes).map_err(|fault| bad(fault.to_string()))?;
+    let bad = |fault| RecoverFault::file(directory.join(state_file::file_name(checkpoint.generation)), fault);
+    let state = StateFile::decode(bytes).map_err(bad)?;
     for item in state.records() {
-        let (kind, mut fields) = item.map_err(|fault| bad(fault.to_string()))?;
+        let (kind, mut fields) = item.map_err(bad)?;
         let read = match kind {
             RecordKind::Group => record::decode(&mut fields).map(|record| {
                 groups.insert(record.number, Group::restore(record));
@@ -327,7 +361,7 @@ fn load(data: &Layout, number: u16, directory: &Path) -> Result<Before, RecoverF
             }),
             RecordKind::Audit => Outbox::decode(&mut fields).map(|found| outbox = found),
         };
-        read.map_err(|fault| bad(fault.to_string()))?;
+        read.map_err(|fault| bad(fault.into()))?;
     }
     // Each was noted when it first changed, so in any order with its group.
     for (group, name, consumer) in consumers {
@@ -359,7 +393,7 @@ fn open_journal(data: &Layout, number: u16, directory: &Path) -> Result<Vec<Jour
                     path,
                     cause: "it belongs to another broker, shard or place in the ring".into(),
                 }),
-                Err(fault) => Err(RecoverFault::BadFile { path, cause: fault.to_string() }),
+                Err(fault) => Err(RecoverFault::file(path, fault)),
             }
         })
         .collect()

@@ -13,8 +13,9 @@ use crate::group::table::{Removed, Table, TableGroup};
 use crate::io::file::SegmentFile;
 use crate::log::entry::{EntryHeader, PartKind, Parts};
 use crate::log::frame::FrameHeader;
+use crate::log::recovery::NotApplied;
 use crate::log::segment;
-use crate::log::wire::Fields;
+use crate::log::wire::{Fields, Malformed};
 use bytes::Bytes;
 use foldhash::HashMap;
 use hashlink::LinkedHashMap;
@@ -48,9 +49,9 @@ impl Replay {
         self.groups.entry(group.number).or_insert_with(|| Group::new(group.number, group.first_offset, group.config));
     }
 
-    pub(super) fn apply(&mut self, shard: u16, header: &EntryHeader, parts: Parts<'_>) -> Result<(), String> {
+    pub(super) fn apply(&mut self, shard: u16, header: &EntryHeader, parts: Parts<'_>) -> Result<(), NotApplied> {
         for part in parts {
-            let (kind, bytes) = part.map_err(|fault| fault.to_string())?;
+            let (kind, bytes) = part?;
             self.apply_part(shard, header.index, kind, bytes)?;
         }
         if self.tail_bytes > self.tail_memory {
@@ -59,11 +60,11 @@ impl Replay {
         Ok(())
     }
 
-    fn apply_part(&mut self, shard: u16, entry: u64, kind: PartKind, bytes: &[u8]) -> Result<(), String> {
+    fn apply_part(&mut self, shard: u16, entry: u64, kind: PartKind, bytes: &[u8]) -> Result<(), NotApplied> {
         let mut fields = Fields::new(bytes);
         match kind {
             PartKind::Frame => {
-                let header = FrameHeader::decode(bytes).map_err(|fault| fault.to_string())?.ok_or("a frame is cut")?;
+                let header = FrameHeader::decode(bytes)?.ok_or(Malformed("a frame is cut"))?;
                 // A group that was removed since has left its frames behind in the journal, and its closing behind them.
                 let Some(group) = self.groups.get_mut(&header.group) else {
                     self.unknown.insert(header.group);
@@ -73,62 +74,58 @@ impl Replay {
                 self.tail_bytes += bytes.len();
             }
             PartKind::GroupRegistered => {
-                let group = TableGroup::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                let group = TableGroup::decode(&mut fields)?;
                 self.table.insert(group.clone());
                 if group.shard == shard {
                     self.open(&group);
                 }
             }
             PartKind::GroupRemoved => {
-                let removed = Removed::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                let removed = Removed::decode(&mut fields)?;
                 self.groups.remove(&removed.number);
                 self.table.remove(removed);
             }
             PartKind::GroupConfigured => {
-                let number = fields.u32().map_err(|fault| fault.to_string())?;
-                let config = record::decode_config(&mut fields).map_err(|fault| fault.to_string())?;
+                let number = fields.u32()?;
+                let config = record::decode_config(&mut fields)?;
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.config = config;
                 }
             }
             PartKind::GroupClosed => {
-                let number = fields.u32().map_err(|fault| fault.to_string())?;
+                let number = fields.u32()?;
                 self.unknown.remove(&number);
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.closed = true;
                 }
             }
             PartKind::Consumer => {
-                let (group, name, consumer) = consumer::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                let (group, name, consumer) = consumer::decode(&mut fields)?;
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.consumers.insert(name.into(), consumer);
                 }
             }
             PartKind::ConsumerAcked => {
-                let (group, head, at_us, name) =
-                    consumer::decode_acked(&mut fields).map_err(|fault| fault.to_string())?;
+                let (group, head, at_us, name) = consumer::decode_acked(&mut fields)?;
                 let consumer = self.groups.get_mut(&group).and_then(|group| group.consumers.get_mut(name));
                 consumer.into_iter().for_each(|consumer| consumer.advance(head, at_us));
             }
             PartKind::ConsumerRemoved => {
-                let number = fields.u32().map_err(|fault| fault.to_string())?;
-                let name = fields.short_text().map_err(|fault| fault.to_string())?;
+                let (number, name) = (fields.u32()?, fields.short_text()?);
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.consumers.remove(name);
                 }
             }
             PartKind::TokenCreated => {
-                let token = Token::decode(&mut fields).map_err(|fault| fault.to_string())?;
+                let token = Token::decode(&mut fields)?;
                 self.tokens.insert(token.id, Arc::new(token));
             }
             PartKind::TokenRevoked => {
-                self.tokens.remove(&TokenId(fields.u64().map_err(|fault| fault.to_string())?));
+                self.tokens.remove(&TokenId(fields.u64()?));
             }
-            PartKind::Audit => self.outbox.replay_event(&mut fields).map_err(|fault| fault.to_string())?,
-            PartKind::AuditForwarded => {
-                self.outbox.replay_forwarded(shard, &mut fields).map_err(|fault| fault.to_string())?;
-            }
-            PartKind::Bulk => return Err("a part of a kind that this version does not write".into()),
+            PartKind::Audit => self.outbox.replay_event(&mut fields)?,
+            PartKind::AuditForwarded => self.outbox.replay_forwarded(shard, &mut fields)?,
+            PartKind::Bulk => return Err(Malformed("a part of a kind that this version does not write").into()),
         }
         Ok(())
     }

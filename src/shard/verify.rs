@@ -33,6 +33,9 @@ pub enum VerifyFault {
     /// It is in use, or none of ours.
     #[error(transparent)]
     Directory(#[from] DirectoryFault),
+    /// It was written by a newer version.
+    #[error(transparent)]
+    Newer(RecoverFault),
 }
 
 /// Reads every frame of every segment, the journals and the state files. `progress` hears bytes done and in all.
@@ -59,6 +62,7 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report,
                 table.get_or_insert_with(|| examined.table.groups().cloned().collect());
                 shards.push((number, examined));
             }
+            Err(fault @ RecoverFault::Newer { .. }) => return Err(VerifyFault::Newer(fault)),
             Err(fault) => report.damage.push(describe(number, &fault)),
         }
         if table.is_none() {

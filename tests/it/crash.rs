@@ -148,10 +148,19 @@ fn directories_that_a_broker_must_not_take_are_refused_in_one_line() {
     let text = std::fs::read_to_string(&identity).unwrap();
     assert!(text.contains("format = 1\n"), "{text}");
     std::fs::write(&identity, text.replace("format = 1\n", "format = 99\n")).unwrap();
+    let mut newer = Broker::start_on(&place("newer-state"), &[]);
+    newer.stop();
+    let state = place("newer-state/shard-000/state.b");
+    let mut bytes = std::fs::read(&state).unwrap();
+    bytes[68] = 2;
+    let crc = crc32fast::hash(&bytes[..124]);
+    bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&state, bytes).unwrap();
     for (data, expected) in [
         (running.data(), "is in use by another broker"),
         (place("foreign"), "is not empty and no data directory of Eddyline"),
         (place("newer"), "has format 99, this version knows up to 1"),
+        (place("newer-state"), "state.b holds a state of version 2; this version of Eddyline knows version 1"),
         (place("file/below"), "Not a directory"),
     ] {
         refused(&data, expected);

@@ -8,6 +8,7 @@ mod consumers;
 mod groups;
 mod history;
 mod journal;
+mod newer;
 mod segments;
 mod state_file;
 mod tokens;
