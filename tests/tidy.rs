@@ -11,7 +11,7 @@ use std::path::Path;
 /// Every room of the crate and what it may import; a path behind a room opens that part of it alone.
 const ROOMS: &[(&str, &str)] = &[
     ("main", "cli"),
-    ("cli", "server shard::verify config limits units"),
+    ("cli", "server shard::verify shard::repair config limits units"),
     ("server", "api shard auth group log http io config limits stats units"),
     ("api", "shard auth group log http io config limits stats units"),
     ("shard", "auth group log io limits stats units"),

@@ -169,6 +169,11 @@ impl Answer {
         self.status
     }
 
+    /// A field of the head.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// The body, as it comes in.
     pub(super) fn into_reader(self) -> impl Read {
         self.body.into_reader()

@@ -14,6 +14,7 @@ mod logging;
 mod notify;
 mod output;
 mod produce;
+mod repair;
 mod sender;
 mod serve;
 mod settings;
@@ -66,6 +67,7 @@ enum Command {
     Token(token::Token),
     Status(status::Status),
     Verify(verify::Verify),
+    Repair(repair::Repair),
     Config(settings::Settings),
     /// Print completions for a shell
     #[command(after_help = "EXAMPLES\n  eddyline completions bash > /etc/bash_completion.d/eddyline")]
@@ -102,6 +104,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Token(command) => interruptible(|| command.run()),
         Command::Status(command) => interruptible(|| command.run()),
         Command::Verify(command) => interruptible(|| command.run()),
+        Command::Repair(command) => interruptible(|| command.run()),
         Command::Config(command) => interruptible(|| command.run()),
         Command::Completions { shell } => interruptible(|| completions(shell)),
     }

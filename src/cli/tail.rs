@@ -154,6 +154,9 @@ fn pages(client: &Client, group: &str, mut next: u64, end: u64, printer: &mut Pr
     while next < end {
         let query = format!("/events?from={next}&until={end}&limit={PAGE_EVENTS}&max_bytes={PAGE_BYTES}");
         let answer = client.get(&group_path(group, &query), "application/x-ndjson")?;
+        if let Some(gap) = answer.header("Eddyline-Gap") {
+            output::say(&format!("gap: offsets {gap} are lost"));
+        }
         let mut reader = BufReader::new(answer.into_reader());
         let before = next;
         while let Some(line) = read_line(&mut reader).map_err(|cause| client.lost(cause))? {

@@ -8,6 +8,9 @@ use super::record::decode_config;
 use crate::log::wire::{Fields, Malformed, put_short};
 use std::collections::BTreeMap;
 
+/// Name under which the table remembers what may have been given to groups that a repair could not save; no group has it.
+const LOST: &str = "";
+
 /// One name of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableGroup {
@@ -130,10 +133,28 @@ impl Table {
             name: name.into(),
             number: self.last_number + 1,
             shard: fewest.map_or(0, |(shard, _)| shard as u16),
-            first_offset: self.removed.get(name).map_or(0, |removed| removed.next_first_offset),
+            first_offset: self.floor() + self.removed.get(name).map_or(0, |removed| removed.next_first_offset),
             created_us,
             config,
         }
+    }
+
+    /// Offsets below this may have been given under names that a repair could not save.
+    fn floor(&self) -> u64 {
+        self.removed.get(LOST).map_or(0, |lost| lost.next_first_offset)
+    }
+
+    /// Numbers up to `number` may have been given to groups that nobody knows of any more, and each of them may have had
+    /// `events` more events than is known of its name: no new group will repeat any of that.
+    pub fn raise(&mut self, number: u32, events: u64) {
+        let (number, next_first_offset) = (number.max(self.last_number), self.floor() + events);
+        self.remove(Removed { name: LOST.into(), number, next_first_offset });
+    }
+
+    /// Changes a group that is there.
+    pub fn replace(&mut self, group: TableGroup) {
+        debug_assert!(self.get(&group.name).is_some_and(|known| known.number == group.number));
+        self.groups.insert(group.name.clone(), group);
     }
 
     /// Adds a group.
@@ -179,6 +200,25 @@ mod tests {
         let again = make(&mut table, "a");
         assert_eq!((again.number, again.shard, again.first_offset), (3, 0, 11));
         assert_eq!(table.removed().count(), 0);
+    }
+
+    #[test]
+    fn what_a_repair_could_not_save_is_never_given_again() {
+        let mut table = Table::new(1);
+        table.insert(table.plan("a", GroupConfig::default(), 0));
+        table.remove(Removed { name: "a".into(), number: 1, next_first_offset: 11 });
+        table.raise(40, 100);
+        for _ in 0..2 {
+            let [new, again] = ["new", "a"].map(|name| table.plan(name, GroupConfig::default(), 0));
+            assert_eq!((new.number, new.first_offset, again.first_offset), (41, 100, 111));
+            // As the state file has it.
+            let mut restored = Table::new(1);
+            table.removed().cloned().for_each(|removed| restored.remove(removed));
+            table = restored;
+        }
+        table.raise(0, 7);
+        assert_eq!(table.plan("new", GroupConfig::default(), 0).first_offset, 107);
+        assert_eq!(table.len(), 0, "it is no group");
     }
 
     #[test]

@@ -140,6 +140,16 @@ impl FrameHeader {
         out
     }
 
+    /// The frame in `bytes` as the first one of a segment.
+    #[must_use]
+    pub fn beginning_segment(bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        bytes[7] |= (BEGINS_SEGMENT >> 8) as u8;
+        let crc = crc32fast::hash(&bytes[..FRAME_HEADER_BYTES - 4]);
+        bytes[FRAME_HEADER_BYTES - 4..FRAME_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
     /// Bytes of the whole frame.
     #[must_use]
     pub fn frame_bytes(&self) -> usize {
@@ -409,6 +419,20 @@ mod tests {
             let mut hurt = bytes.clone();
             hurt[bit / 8] ^= 1 << (bit % 8);
             assert!(Frame::check(&hurt).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn any_frame_can_be_the_first_of_a_segment() {
+        for begins_segment in [false, true] {
+            let mut builder = FrameBuilder::new(5, 100, begins_segment, 0);
+            builder.begin_request(None, 1000, 0);
+            builder.push(&event(b"a"), 1, 1000);
+            builder.end_request(1);
+            let (header, bytes) = builder.finish();
+            let first = FrameHeader::beginning_segment(&bytes);
+            let frame = Frame::check(&first).unwrap().unwrap();
+            assert_eq!(frame.header, FrameHeader { begins_segment: true, ..header });
         }
     }
 

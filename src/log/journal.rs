@@ -51,6 +51,12 @@ impl Ring {
         BLOCK_BYTES as u64
     }
 
+    /// First address that no entry can have before everything from `needed_from` on, or some of it, was released.
+    #[must_use]
+    pub fn end_of_lap(&self, needed_from: u64) -> u64 {
+        self.file_start(needed_from) + self.bytes()
+    }
+
     /// First address of the file that holds `address`.
     #[must_use]
     pub fn file_start(&self, address: u64) -> u64 {

@@ -11,6 +11,7 @@ pub mod group_log;
 pub mod index;
 pub mod journal;
 pub mod recovery;
+pub mod salvage;
 pub mod scan;
 pub mod segment;
 pub mod state;

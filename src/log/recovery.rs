@@ -83,7 +83,7 @@ impl From<String> for NotApplied {
 }
 
 impl NotApplied {
-    fn at(self, index: u64, address: u64) -> JournalFault {
+    pub(super) fn at(self, index: u64, address: u64) -> JournalFault {
         match self {
             Self::Newer(found) => JournalFault::Newer { address, found },
             Self::Senseless(cause) => JournalFault::Unusable { index, address, cause },
@@ -117,7 +117,8 @@ pub struct Walked {
     pub entries: u64,
 }
 
-struct Window<'r, 'f> {
+/// A journal that is read from one address to the next.
+pub(super) struct Window<'r, 'f> {
     ring: Ring,
     owner: Owner,
     read: &'r mut Read<'f>,
@@ -125,7 +126,11 @@ struct Window<'r, 'f> {
     buffer: AlignedBuffer,
 }
 
-impl Window<'_, '_> {
+impl<'r, 'f> Window<'r, 'f> {
+    pub(super) fn new(ring: Ring, owner: Owner, read: &'r mut Read<'f>) -> Self {
+        Self { ring, owner, read, start: 0, buffer: AlignedBuffer::default() }
+    }
+
     /// `length` bytes at `address`, fewer at the end of the file.
     fn at(&mut self, address: u64, length: u64) -> Result<&[u8], JournalFault> {
         let left = self.ring.file_bytes - address % self.ring.file_bytes;
@@ -143,7 +148,7 @@ impl Window<'_, '_> {
     }
 
     /// The whole entry that claims to stand at `address`.
-    fn entry(&mut self, address: u64) -> Result<Candidate<'_>, JournalFault> {
+    pub(super) fn entry(&mut self, address: u64) -> Result<Candidate<'_>, JournalFault> {
         let owner = self.owner;
         let block = self.at(address, BLOCK_BYTES as u64)?;
         let header = match EntryHeader::decode(block, owner) {
@@ -162,7 +167,8 @@ impl Window<'_, '_> {
     }
 }
 
-enum Candidate<'b> {
+/// What stands at an address.
+pub(super) enum Candidate<'b> {
     /// Zeros, bytes of an entry's middle, an entry of an earlier lap, or anything else.
     None,
     /// The header of an entry of this lap, without its parts.
@@ -184,7 +190,7 @@ pub fn walk(
     mut apply: impl FnMut(&EntryHeader, Parts<'_>) -> Result<(), NotApplied>,
 ) -> Result<Walked, JournalFault> {
     let mut head = JournalHead::new(ring, checkpoint.next_address, checkpoint.index + 1, checkpoint.crc, needed_from);
-    let mut window = Window { ring, owner, read, start: 0, buffer: AlignedBuffer::default() };
+    let mut window = Window::new(ring, owner, read);
     let mut entries = 0;
     while let Some(address) = next(&mut window, &head)? {
         let Candidate::Whole(header, bytes) = window.entry(address)? else { unreachable!("it was just there") };
@@ -217,7 +223,7 @@ fn end(window: &mut Window<'_, '_>, head: &JournalHead, needed_from: u64) -> Res
     let (ring, shard) = (window.ring, window.owner.shard);
     let mut end = End::Clean;
     let mut address = head.next_address;
-    let behind = ring.file_start(needed_from) + ring.bytes();
+    let behind = ring.end_of_lap(needed_from);
     while address < behind {
         // What an entry knew to be durable counts whether or not all of it was written.
         let (header, step) = match window.entry(address)? {

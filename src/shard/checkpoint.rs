@@ -88,30 +88,21 @@ impl Snapshot {
     pub(super) fn note_table(&mut self, table: &Table) {
         let Some(taking) = self.taking.as_mut().filter(|taking| !taking.table_noted) else { return };
         taking.table_noted = true;
-        for group in table.groups() {
-            taking.records.add(RecordKind::TableGroup, |out| group.encode(out));
-        }
-        for removed in table.removed() {
-            taking.records.add(RecordKind::TableRemoved, |out| removed.encode(out));
-        }
+        add_table(&mut taking.records, table);
     }
 
     /// The same for the tokens.
     pub(super) fn note_tokens(&mut self, tokens: &Tokens) {
         let Some(taking) = self.taking.as_mut().filter(|taking| !taking.tokens_noted) else { return };
         taking.tokens_noted = true;
-        for token in tokens.values() {
-            taking.records.add(RecordKind::Token, |out| token.encode(out));
-        }
+        add_tokens(&mut taking.records, tokens);
     }
 
     /// The same for what waits to be told in the audit log.
     pub(super) fn note_outbox(&mut self, outbox: &Outbox) {
         let Some(taking) = self.taking.as_mut().filter(|taking| !taking.outbox_noted) else { return };
         taking.outbox_noted = true;
-        if *outbox != Outbox::default() {
-            taking.records.add(RecordKind::Audit, |out| outbox.encode(out));
-        }
+        add_outbox(&mut taking.records, outbox);
     }
 
     /// Number of the newest checkpoint: a group made now is not part of it.
@@ -350,6 +341,28 @@ impl Shard {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Adds what shard 0's state says of the table of groups.
+pub(super) fn add_table(records: &mut Records, table: &Table) {
+    for group in table.groups() {
+        records.add(RecordKind::TableGroup, |out| group.encode(out));
+    }
+    for removed in table.removed() {
+        records.add(RecordKind::TableRemoved, |out| removed.encode(out));
+    }
+}
+
+/// The same for the tokens.
+pub(super) fn add_tokens(records: &mut Records, tokens: &Tokens) {
+    tokens.values().for_each(|token| records.add(RecordKind::Token, |out| token.encode(out)));
+}
+
+/// Adds what a shard's state says of its audit events, if there is anything.
+pub(super) fn add_outbox(records: &mut Records, outbox: &Outbox) {
+    if *outbox != Outbox::default() {
+        records.add(RecordKind::Audit, |out| outbox.encode(out));
     }
 }
 

@@ -19,7 +19,7 @@ use crate::log::wire::{Fields, Malformed};
 use bytes::Bytes;
 use foldhash::HashMap;
 use hashlink::LinkedHashMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,8 +38,9 @@ pub(super) struct Replay {
     pub(super) tail_memory: usize,
     /// Segments written to here, for the first checkpoint to sync.
     pub(super) dirty: Dirty,
-    /// Groups that frames were found of, and neither a registration nor a closing.
-    pub(super) unknown: BTreeSet<u32>,
+    /// Groups that frames were found of, and neither a registration nor a closing: offsets of the first event and behind
+    /// the last.
+    pub(super) unknown: BTreeMap<u32, (u64, u64)>,
     /// Segments that lack bytes below the frames that were written to them here.
     pub(super) holed: BTreeSet<(u32, u32)>,
 }
@@ -60,14 +61,21 @@ impl Replay {
         Ok(())
     }
 
-    fn apply_part(&mut self, shard: u16, entry: u64, kind: PartKind, bytes: &[u8]) -> Result<(), NotApplied> {
+    pub(super) fn apply_part(
+        &mut self,
+        shard: u16,
+        entry: u64,
+        kind: PartKind,
+        bytes: &[u8],
+    ) -> Result<(), NotApplied> {
         let mut fields = Fields::new(bytes);
         match kind {
             PartKind::Frame => {
                 let header = FrameHeader::decode(bytes)?.ok_or(Malformed("a frame is cut"))?;
                 // A group that was removed since has left its frames behind in the journal, and its closing behind them.
                 let Some(group) = self.groups.get_mut(&header.group) else {
-                    self.unknown.insert(header.group);
+                    let offsets = self.unknown.entry(header.group).or_insert((header.first_offset, 0));
+                    offsets.1 = header.next_offset();
                     return Ok(());
                 };
                 group.replay(&header, Bytes::copy_from_slice(bytes), entry)?;
@@ -83,6 +91,7 @@ impl Replay {
             PartKind::GroupRemoved => {
                 let removed = Removed::decode(&mut fields)?;
                 self.groups.remove(&removed.number);
+                self.unknown.remove(&removed.number);
                 self.table.remove(removed);
             }
             PartKind::GroupConfigured => {
@@ -90,6 +99,7 @@ impl Replay {
                 let config = record::decode_config(&mut fields)?;
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.config = config;
+                    group.last_entry = entry;
                 }
             }
             PartKind::GroupClosed => {
@@ -97,11 +107,13 @@ impl Replay {
                 self.unknown.remove(&number);
                 if let Some(group) = self.groups.get_mut(&number) {
                     group.closed = true;
+                    group.last_entry = entry;
                 }
             }
             PartKind::Consumer => {
                 let (group, name, consumer) = consumer::decode(&mut fields)?;
                 if let Some(group) = self.groups.get_mut(&group) {
+                    group.last_entry = entry;
                     group.consumers.insert(name.into(), consumer);
                 }
             }

@@ -167,7 +167,7 @@ impl Shard {
 
 /// Writes a footer and gives back the room behind it. Blocks: on the mover. A segment without one costs a scan when it is
 /// read, so neither damage nor a full disk is a fault here.
-fn write_footer(segment: &Segment, index: Option<SegmentIndex>, file: &SegmentFile) -> io::Result<()> {
+pub(super) fn write_footer(segment: &Segment, index: Option<SegmentIndex>, file: &SegmentFile) -> io::Result<()> {
     let index = index.map_or_else(|| scan::index(file, SEGMENT_START, segment.end), Ok);
     let Ok(index) = index else { return Ok(()) };
     let footer = index.footer(&Summary {

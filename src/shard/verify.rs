@@ -1,7 +1,7 @@
 //! Walking a data directory while no broker runs: is everything there, whole, and in order?
 
+use super::examine::{Examined, RecoverFault, examine};
 use super::init::{self, DirectoryFault, Layout, shard_directory};
-use super::recover::{Examined, RecoverFault, examine};
 use crate::group::Group;
 use crate::group::table::TableGroup;
 use crate::io::file::SegmentFile;

@@ -5,6 +5,7 @@ mod consumer;
 mod history;
 mod http;
 mod image;
+mod journal;
 mod program;
 
 mod abuse;
@@ -28,6 +29,7 @@ mod producers;
 mod read;
 mod readme;
 mod real_input;
+mod repair;
 mod revocation;
 mod shutdown;
 mod tokens;

@@ -9,6 +9,7 @@ mod groups;
 mod history;
 mod journal;
 mod newer;
+mod repair;
 mod segments;
 mod state_file;
 mod tokens;

@@ -29,7 +29,7 @@ fn seal(bytes: &mut [u8], end: usize, seed: &[u8]) {
 
 impl Site {
     /// Changes the header of an entry, and makes its checksum right again.
-    fn change_entry(&self, index: u64, change: impl FnOnce(&mut [u8])) {
+    pub(super) fn change_entry(&self, index: u64, change: impl FnOnce(&mut [u8])) {
         let (file, position) = Self::place(self.entry(index).address);
         let mut header = self.read(&file, position, ENTRY_HEADER_BYTES);
         change(&mut header);
@@ -81,80 +81,78 @@ impl Site {
     }
 }
 
+type Change = fn(&Site);
+
+/// What is changed, the file that is named, and what is said of it.
+const NEWER: [(&str, Change, &str, &str); 15] = [
+    ("the last entry", |site| site.change_entry(LAST, |entry| entry[4] = 2), "000.journal", "entry of version 2"),
+    ("an entry in the middle", |site| site.change_entry(3, |entry| entry[4] = 2), "000.journal", "knows version 1"),
+    (
+        "an entry's feature",
+        |site| site.change_entry(LAST, |entry| entry[6] = 4),
+        "000.journal",
+        "entry of version 1 with features 0x0004",
+    ),
+    ("an entry's kind", |site| site.change_entry(LAST, |entry| entry[5] = 9), "000.journal", "entry of kind 9"),
+    (
+        "an entry behind a damaged one",
+        |site| {
+            site.change_entry(LAST, |entry| entry[4] = 2);
+            site.zero_entry(3);
+        },
+        "000.journal",
+        "entry of version 2",
+    ),
+    ("a part's kind", |site| site.change_part(LAST, |part| part[0] = 99), "000.journal", "part of an entry of kind 99"),
+    ("a frame", |site| site.change_frame(LAST, |frame| frame[4] = 2), "000.journal", "a frame of version 2"),
+    (
+        "a frame's feature",
+        |site| site.change_frame(LAST, |frame| frame[6] = 0x80),
+        "000.journal",
+        "a frame of version 1 with features 0x0080",
+    ),
+    (
+        "a frame's compression",
+        |site| site.change_frame(LAST, |frame| frame[5] = 1),
+        "000.journal",
+        "a frame's compression of kind 1",
+    ),
+    (
+        "the header of a journal file",
+        |site| site.change_file_header("journal/002.journal", |header| header[4] = 2),
+        "002.journal",
+        "a file of version 2",
+    ),
+    (
+        "the newer state",
+        |site| site.change_file_header("state.a", |header| header[68] = 2),
+        "state.a",
+        "a state of version 2; this version of Eddyline knows version 1",
+    ),
+    (
+        "the newer state's file",
+        |site| site.change_file_header("state.a", |header| header[6] = 1),
+        "state.a",
+        "a file of version 1 with features 0x0001",
+    ),
+    (
+        "the older state",
+        |site| site.change_file_header("state.b", |header| header[68] = 7),
+        "state.b",
+        "a state of version 7",
+    ),
+    ("a record", |site| site.change_record(|record| record[0] = 99), "state.a", "a record of the state of kind 99"),
+    (
+        "a file's kind",
+        |site| site.change_file_header("state.a", |header| header[5] = 12),
+        "state.a",
+        "a file of kind 12",
+    ),
+];
+
 #[test]
 fn what_only_a_newer_version_understands_is_refused_by_name() {
-    type Change = fn(&Site);
-    let cases: [(&str, Change, &str, &str); 15] = [
-        ("the last entry", |site| site.change_entry(LAST, |entry| entry[4] = 2), "000.journal", "entry of version 2"),
-        ("an entry in the middle", |site| site.change_entry(3, |entry| entry[4] = 2), "000.journal", "knows version 1"),
-        (
-            "an entry's feature",
-            |site| site.change_entry(LAST, |entry| entry[6] = 4),
-            "000.journal",
-            "entry of version 1 with features 0x0004",
-        ),
-        ("an entry's kind", |site| site.change_entry(LAST, |entry| entry[5] = 9), "000.journal", "entry of kind 9"),
-        (
-            "an entry behind a damaged one",
-            |site| {
-                site.change_entry(LAST, |entry| entry[4] = 2);
-                site.zero_entry(3);
-            },
-            "000.journal",
-            "entry of version 2",
-        ),
-        (
-            "a part's kind",
-            |site| site.change_part(LAST, |part| part[0] = 99),
-            "000.journal",
-            "part of an entry of kind 99",
-        ),
-        ("a frame", |site| site.change_frame(LAST, |frame| frame[4] = 2), "000.journal", "a frame of version 2"),
-        (
-            "a frame's feature",
-            |site| site.change_frame(LAST, |frame| frame[6] = 0x80),
-            "000.journal",
-            "a frame of version 1 with features 0x0080",
-        ),
-        (
-            "a frame's compression",
-            |site| site.change_frame(LAST, |frame| frame[5] = 1),
-            "000.journal",
-            "a frame's compression of kind 1",
-        ),
-        (
-            "the header of a journal file",
-            |site| site.change_file_header("journal/002.journal", |header| header[4] = 2),
-            "002.journal",
-            "a file of version 2",
-        ),
-        (
-            "the newer state",
-            |site| site.change_file_header("state.a", |header| header[68] = 2),
-            "state.a",
-            "a state of version 2; this version of Eddyline knows version 1",
-        ),
-        (
-            "the newer state's file",
-            |site| site.change_file_header("state.a", |header| header[6] = 1),
-            "state.a",
-            "a file of version 1 with features 0x0001",
-        ),
-        (
-            "the older state",
-            |site| site.change_file_header("state.b", |header| header[68] = 7),
-            "state.b",
-            "a state of version 7",
-        ),
-        ("a record", |site| site.change_record(|record| record[0] = 99), "state.a", "a record of the state of kind 99"),
-        (
-            "a file's kind",
-            |site| site.change_file_header("state.a", |header| header[5] = 12),
-            "state.a",
-            "a file of kind 12",
-        ),
-    ];
-    for (name, change, file, found) in cases {
+    for (name, change, file, found) in NEWER {
         let site = filled();
         let before = site.copy();
         change(&site);
@@ -176,7 +174,6 @@ fn what_only_a_newer_version_understands_is_refused_by_name() {
 
 #[test]
 fn a_newer_thing_that_does_not_count_stops_no_start() {
-    type Change = fn(&Site);
     let cases: [(&str, Change, &str); 4] = [
         (
             "its checksum is wrong",

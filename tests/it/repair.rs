@@ -1,0 +1,280 @@
+//! A broker whose journal was damaged: read-only until it is repaired, then gaps in every way of reading, and producing
+//! above them.
+
+use crate::broker::{Broker, eventually};
+use crate::http::Client;
+use crate::journal::entries;
+use crate::program::{Ended, eddyline, run};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const EVENTS: &str = "/v1/groups/orders/events";
+
+fn repair(broker: &Broker, arguments: &[&str]) -> Ended {
+    let data = broker.data();
+    eddyline(&[&["repair", "--data", data.to_str().unwrap()], arguments].concat())
+}
+
+/// Ten events, the fifth of which, and its journal entry, are damaged; also its id.
+fn damaged() -> (Broker, String) {
+    let mut broker = Broker::start(&[]);
+    broker.create("orders", "");
+    let mut lost = String::new();
+    for event in 0..10 {
+        let answer = broker.ask("POST", EVENTS, &[], format!("{{\"n\":{event}}}"));
+        assert_eq!(answer.status, 200);
+        if event == 4 {
+            lost = answer.json()["first_id"].as_str().unwrap().to_owned();
+        }
+    }
+    broker.kill9();
+    let entries = entries(&broker.data(), 0);
+    entries.iter().find(|entry| entry.frames == [(1, 4)]).expect("an entry with offset 4").hurt();
+    (broker, lost)
+}
+
+/// The same, repaired.
+fn repaired() -> (Broker, String) {
+    let (mut broker, lost) = damaged();
+    repair(&broker, &["--accept-loss"]).with(0);
+    broker.restart();
+    (broker, lost)
+}
+
+#[test]
+fn a_damaged_shard_is_read_only_until_the_loss_is_accepted() {
+    let (mut broker, _) = damaged();
+    for _ in 0..2 {
+        broker.restart();
+        broker.ask("POST", EVENTS, &[], "x").assert_problem(503, "damaged", "a damaged journal");
+        assert_eq!(broker.get(EVENTS).offsets(), [0, 1, 2, 3]);
+        repair(&broker, &["--accept-loss"]).with(1).saying("in use by another broker");
+        broker.stop();
+        let told = repair(&broker, &[]).with(1).saying("1 place to repair").saying("--accept-loss");
+        let lines: Vec<&str> = told.text().lines().collect();
+        assert!(lines[0].starts_with("LOST shard 0: entry 6 of the journal, 4.0 KiB from byte 24576 of "), "{lines:?}");
+        assert!(lines[0].ends_with("shard-000/journal/000.journal on"), "{lines:?}");
+        assert_eq!(
+            lines[1..3],
+            ["shard 0: 5 later entries are whole and kept", "LOST group orders (shard 0): offsets 4..5"]
+        );
+        assert!(lines[3].ends_with(": nothing was changed"), "{lines:?}");
+    }
+    let told = repair(&broker, &["-o", "json"]).with(1);
+    let told: Value = serde_json::from_str(told.text()).unwrap();
+    assert_eq!((&told["repaired"], &told["journals"][0]["saved"]), (&json!(false), &json!(5)));
+    assert_eq!(told["gaps"], json!([{ "group": "orders", "shard": 0, "from": 4, "to": 5, "exact": true }]));
+
+    let done = repair(&broker, &["--accept-loss"]).with(0);
+    assert!(done.text().ends_with(": repaired\n"), "{}", done.text());
+    for arguments in [&[][..], &["--accept-loss"]] {
+        let again = repair(&broker, arguments).with(0);
+        assert!(again.text().ends_with(": nothing to repair\n"), "{}", again.text());
+    }
+    eddyline(&["verify", "--data", broker.data().to_str().unwrap()]).with(0);
+    broker.restart();
+    assert_eq!(broker.get("/readyz").status, 200);
+    assert_eq!(broker.produce_lines("orders", "one more"), 10);
+    broker.restart();
+    assert_eq!(broker.get("/v1/groups/orders").json()["tail"], 11);
+}
+
+#[test]
+fn finite_answers_end_before_a_gap_and_those_that_begin_in_one_say_so() {
+    let (broker, lost) = repaired();
+    let mut client = broker.client();
+    let gap = json!({ "from": 4, "to": 5 });
+    for (query, offsets, next, told) in [
+        ("from=0", vec![0, 1, 2, 3], 4, false),
+        ("from=2&limit=2", vec![2, 3], 4, false),
+        ("from=4", vec![5, 6, 7, 8, 9], 10, true),
+        ("from=4&limit=2", vec![5, 6], 7, true),
+        ("from=4&until=5", vec![], 5, true),
+        ("from=5", vec![5, 6, 7, 8, 9], 10, false),
+        ("from=last:5", vec![5, 6, 7, 8, 9], 10, false),
+        ("from=last:6", vec![3], 4, false),
+        ("from=last:100", vec![0, 1, 2, 3], 4, false),
+        (&format!("from=id:{lost}"), vec![5, 6, 7, 8, 9], 10, false),
+        ("order=desc", vec![9, 8, 7, 6, 5], 5, false),
+        ("order=desc&limit=2", vec![9, 8], 8, false),
+        ("order=desc&until=5", vec![3, 2, 1, 0], 0, true),
+        ("order=desc&until=5&limit=1", vec![3], 3, true),
+        ("order=desc&until=4", vec![3, 2, 1, 0], 0, false),
+    ] {
+        let target = format!("{EVENTS}?{query}");
+        let list = client.get(&target);
+        let body = list.json();
+        assert_eq!((list.offsets(), body["next"].as_u64()), (offsets.clone(), Some(next)), "{query}: {body}");
+        assert_eq!(body.get("gap"), told.then_some(&gap), "{query}");
+        let lines = client.ask("GET", &target, &[("Accept", "application/x-ndjson")], "");
+        assert_eq!((lines.offsets(), lines.number("eddyline-next")), (offsets.clone(), Some(next)), "{query}");
+        assert_eq!(lines.header("eddyline-gap"), told.then_some("4-5"), "{query}");
+        if !query.contains("desc") {
+            let frames = client.ask("GET", &target, &[("Accept", "application/vnd.eddyline.frames")], "");
+            assert_eq!(frames.header("eddyline-gap"), told.then_some("4-5"), "{query}");
+            assert_eq!(frames.number("eddyline-next"), Some(next), "{query}");
+            let first = offsets.first().copied().unwrap_or(next);
+            assert_eq!(frames.number("eddyline-first"), Some(first), "{query}");
+        }
+    }
+}
+
+#[test]
+fn one_lost_event_is_gone_for_good_and_the_group_tells_of_its_gaps() {
+    let (broker, lost) = repaired();
+    let mut client = broker.client();
+    let answer = client.get(&format!("{EVENTS}/4"));
+    answer.assert_problem(410, "lost", "a lost event");
+    assert_eq!(answer.json()["gap"], json!({ "from": 4, "to": 5 }));
+    client.get(&format!("{EVENTS}/{lost}")).assert_problem(404, "no_event", "the id of a lost event");
+    assert_eq!(client.get(&format!("{EVENTS}/5")).text(), "{\"n\":5}");
+    let info = client.get("/v1/groups/orders").json();
+    assert_eq!((&info["earliest"], &info["tail"], &info["events"]), (&json!(0), &json!(10), &json!(9)), "{info}");
+    assert_eq!(info["gaps"], json!([{ "from": 4, "to": 5 }]));
+    broker.create("whole", "");
+    assert_eq!(client.get("/v1/groups/whole").json().get("gaps"), None);
+}
+
+#[test]
+fn a_live_reader_is_told_of_a_gap_and_goes_on() {
+    let (broker, _) = repaired();
+    for (live, told) in [
+        ("ndjson", "{\"frame\":\"gap\",\"from\":4,\"to\":5}\n{\"offset\":5,"),
+        ("sse", "event: gap\ndata: {\"from\":4,\"to\":5}\n\nid: 5\n"),
+    ] {
+        for (from, events) in [(2, 2), (4, 0)] {
+            let mut client = broker.client();
+            let target = format!("{EVENTS}?live={live}&from={from}&until=10");
+            client.send(Client::request("GET", &target, &[], ""));
+            let answer = client.answer();
+            assert_eq!(answer.status, 200, "{live} from {from}");
+            let text = answer.text();
+            assert_eq!(text.matches("\"offset\":").count(), events + 5, "{live} from {from}: {text}");
+            assert_eq!(text.matches("gap").count(), 1, "{live} from {from}: {text}");
+            assert!(text.contains(told), "{live} from {from}: {text}");
+        }
+    }
+    let printed =
+        run(env!("CARGO_BIN_EXE_eddyline"), &["tail", "orders", "--since", "earliest", "--url", &broker.url()], "");
+    let printed = printed.with(0).saying("offsets 4-5 are lost");
+    assert_eq!(printed.text().lines().count(), 9);
+}
+
+/// Two shards: `orders` (1) and `empty` (3) live in the first, `clicks` (2) and `unused` (4) in the second.
+fn two_shards() -> Broker {
+    let mut broker = Broker::start(&[("cores", "2")]);
+    ["orders", "clicks", "empty", "unused"].iter().for_each(|group| broker.create(group, ""));
+    for event in 0..6 {
+        for group in ["orders", "clicks"] {
+            assert_eq!(broker.produce_lines(group, &format!("{group}-{event}")), event);
+        }
+    }
+    let shard = |group: &str| broker.get(&format!("/v1/groups/{group}")).json()["shard"].as_u64();
+    assert_eq!(["orders", "clicks", "empty", "unused"].map(shard), [Some(0), Some(1), Some(0), Some(1)]);
+    broker.kill9();
+    broker
+}
+
+fn data_of(broker: &Broker, group: &str, from: u64) -> Vec<String> {
+    let events = broker.get(&format!("/v1/groups/{group}/events?from={from}")).events();
+    events.iter().map(|event| event["data"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_damaged_shard_does_not_touch_the_other_one() {
+    for hurt in [0, 1] {
+        let mut broker = two_shards();
+        let number = u32::from(hurt) + 1;
+        entries(&broker.data(), hurt).iter().find(|entry| entry.frames == [(number, 3)]).unwrap().hurt();
+        let (damaged, sound) = if hurt == 0 { ("orders", "clicks") } else { ("clicks", "orders") };
+        let done = repair(&broker, &["--accept-loss"]).with(0);
+        assert!(
+            done.text().contains(&format!("LOST group {damaged} (shard {hurt}): offsets 3..4\n")),
+            "{}",
+            done.text()
+        );
+        assert!(!done.text().contains(&format!("group {sound} ")), "{}", done.text());
+        broker.restart();
+        assert_eq!(data_of(&broker, sound, 0).len(), 6);
+        assert_eq!([data_of(&broker, damaged, 0).len(), data_of(&broker, damaged, 3).len()], [3, 2]);
+        for group in [damaged, sound] {
+            assert_eq!(broker.produce_lines(group, "x"), 6, "{group}");
+        }
+        // A group without a later event goes on above what may be lost of it.
+        let empty = if hurt == 0 { "empty" } else { "unused" };
+        assert!(broker.produce_lines(empty, "x") >= 100);
+        broker.stop();
+        repair(&broker, &[]).with(0);
+    }
+}
+
+#[test]
+fn a_table_that_lost_a_group_of_another_shard_gets_it_back_under_another_name() {
+    let mut broker = two_shards();
+    let shard_0 = entries(&broker.data(), 0);
+    shard_0.iter().filter(|entry| entry.registers).nth(1).unwrap().hurt();
+    broker.restart();
+    broker.get("/v1/groups/clicks").assert_problem(404, "no_group", "its registration is lost");
+    broker.stop();
+    let told = repair(&broker, &[]).with(1).saying("2 places to repair");
+    assert!(told.text().contains("LOST the name of group 2 (shard 1, offsets 0..6): now lost-2\n"), "{}", told.text());
+    assert!(told.text().contains("LOST whether group unused was removed"), "{}", told.text());
+    repair(&broker, &["--accept-loss"]).with(0);
+    broker.restart();
+    assert_eq!(data_of(&broker, "lost-2", 0).len(), 6);
+    assert_eq!(broker.produce_lines("lost-2", "x"), 6, "nothing of its own shard is lost");
+    assert_eq!(data_of(&broker, "orders", 0).len(), 6);
+    broker.create("clicks", "");
+    assert!(broker.produce_lines("clicks", "x") >= 6, "no offset of the lost name is given again");
+    assert_eq!(broker.produce_lines("unused", "x"), 1 << 48);
+    assert_eq!(broker.ask("DELETE", "/v1/groups/lost-2", &[], "").status, 204);
+    broker.stop();
+    repair(&broker, &[]).with(0);
+    broker.restart();
+    assert_eq!(data_of(&broker, "unused", 1 << 48), ["x"]);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_repair_of_two_shards_that_was_killed_is_finished_by_the_next_one() {
+    let mut broker = two_shards();
+    let data = broker.data();
+    entries(&data, 0).iter().filter(|entry| entry.registers).nth(1).unwrap().hurt();
+    entries(&data, 1).iter().find(|entry| entry.frames == [(2, 3)]).unwrap().hurt();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let image = |step: usize| directory.path().join(step.to_string());
+    copy(&data, &image(0));
+    let mut steps = 0;
+    let mut killed = |_, _| {
+        steps += 1;
+        copy(&data, &image(steps));
+    };
+    eddyline::shard::repair::repair(&data, true, &mut killed).unwrap();
+    assert_eq!(steps, 8, "four for each shard");
+    for step in 0..=steps {
+        let path = image(step);
+        eddyline(&["repair", "--accept-loss", "--data", path.to_str().unwrap()]).with(0);
+        eddyline(&["repair", "--data", path.to_str().unwrap()]).with(0);
+        broker = Broker::start_on(&path, &[("cores", "2")]);
+        assert_eq!(data_of(&broker, "orders", 0).len(), 6, "step {step}");
+        assert_eq!(data_of(&broker, "lost-2", 3), ["clicks-4", "clicks-5"], "step {step}");
+        // Between the two states of a shard its ring is held for the older one, until the first checkpoint.
+        let made = || broker.ask("PUT", "/v1/groups/clicks", &[], "").status;
+        eventually("there is room in the journal", || made() == 201);
+        assert!(broker.produce_lines("clicks", "x") >= 6, "step {step}: an offset of the lost name is given again");
+        assert_eq!(broker.produce_lines("lost-2", "x"), 6, "step {step}");
+        assert!(broker.produce_lines("unused", "x") >= 100, "step {step}");
+        broker.stop();
+    }
+}
