@@ -131,6 +131,12 @@ impl GroupLog {
         self.tail_bytes
     }
 
+    /// Events that are only in memory and the journal.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.tail.iter().map(|frame| frame.next_offset - frame.first_offset).sum()
+    }
+
     /// Journal entry that holds the oldest frame of the tail.
     #[must_use]
     pub fn oldest_entry(&self) -> Option<u64> {

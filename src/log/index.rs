@@ -73,6 +73,12 @@ impl SegmentIndex {
         self.entries.first().map(|entry| u64::from(entry.position))
     }
 
+    /// The places behind `position`, in order.
+    pub fn behind(&self, position: u64) -> impl Iterator<Item = IndexEntry> + use<'_> {
+        let start = self.entries.partition_point(|entry| u64::from(entry.position) <= position);
+        self.entries[start..].iter().copied()
+    }
+
     /// Puts the index of the frames before this index's first in front of it.
     pub fn prepend(&mut self, mut earlier: Self) {
         earlier.entries.append(&mut self.entries);

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod group_log;
 pub mod index;
 pub mod journal;
+pub mod look;
 pub mod recovery;
 pub mod salvage;
 pub mod scan;

@@ -1,4 +1,4 @@
-//! Reading a segment from one frame to the next: for an index that is missing, and for `verify`.
+//! Reading a segment from one frame to the next, for an index that is missing.
 
 use super::frame::Frame;
 use super::index::SegmentIndex;
@@ -17,17 +17,9 @@ pub struct ScanFault {
     pub cause: String,
 }
 
-/// Visits every frame that begins in `from..end`, with its position; bodies are left to be checked. Blocks: for helper
-/// threads.
-///
-/// # Errors
-/// The first frame whose header is damaged, that is cut or cannot be read.
-pub fn scan(
-    file: &SegmentFile,
-    from: u64,
-    end: u64,
-    mut visit: impl FnMut(u64, &Frame<'_>) -> Result<(), String>,
-) -> Result<(), ScanFault> {
+/// Visits every frame that begins in `from..end`, with its position; bodies are left to be checked. The first frame whose
+/// header is damaged, that is cut or cannot be read ends it.
+fn scan(file: &SegmentFile, from: u64, end: u64, mut visit: impl FnMut(u64, &Frame<'_>)) -> Result<(), ScanFault> {
     let mut position = from;
     let mut want = READ_PIECE_BYTES;
     let mut buffer = vec![0; want];
@@ -43,7 +35,7 @@ pub fn scan(
             let frame = Frame::whole(&buffer[used..read])
                 .map_err(|malformed| ScanFault { position: at, cause: malformed.to_string() })?;
             let Some(frame) = frame else { break };
-            visit(at, &frame).map_err(|cause| ScanFault { position: at, cause })?;
+            visit(at, &frame);
             used += frame.bytes.len();
         }
         if used == 0 {
@@ -61,7 +53,7 @@ pub fn scan(
 /// for helper threads.
 ///
 /// # Errors
-/// As for [`scan`].
+/// The first frame whose header is damaged, that is cut or cannot be read.
 pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, ScanFault> {
     let (index, fault) = index_before_fault(file, from, end);
     fault.map_or(Ok(index), Err)
@@ -70,9 +62,6 @@ pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, Sc
 /// The same as far as it can be read, and why not further: whoever seeks behind that reads into the fault and is told.
 pub fn index_before_fault(file: &SegmentFile, from: u64, end: u64) -> (SegmentIndex, Option<ScanFault>) {
     let mut index = SegmentIndex::default();
-    let scanned = scan(file, from, end, |position, frame| {
-        index.note(&frame.header, position);
-        Ok(())
-    });
+    let scanned = scan(file, from, end, |position, frame| index.note(&frame.header, position));
     (index, scanned.err())
 }

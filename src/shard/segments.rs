@@ -131,7 +131,7 @@ impl State {
 }
 
 /// Reads a sealed segment's footer. Blocks.
-fn footer(file: &SegmentFile, frames_end: u64) -> Result<SegmentIndex, String> {
+pub(super) fn footer(file: &SegmentFile, frames_end: u64) -> Result<SegmentIndex, String> {
     let length = file.length().map_err(|error| error.to_string())?;
     let bytes = length.checked_sub(frames_end).filter(|&bytes| bytes >= TRAILER_BYTES as u64).ok_or("no footer")?;
     let mut footer = vec![0; bytes as usize];

@@ -2,12 +2,13 @@
 
 use super::examine::{Examined, RecoverFault, examine};
 use super::init::{self, DirectoryFault, Layout, shard_directory};
+use super::segments::footer;
 use crate::group::Group;
 use crate::group::table::TableGroup;
 use crate::io::file::SegmentFile;
+use crate::log::look::{Expected, Hurt, Look, look};
 use crate::log::recovery::End;
-use crate::log::scan;
-use crate::log::segment::{self, SEGMENT_START};
+use crate::log::segment::{self, SEGMENT_START, Segment};
 use crate::units::counted;
 use std::path::Path;
 use thiserror::Error;
@@ -74,7 +75,8 @@ pub fn verify(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Report,
         |group: &Group| group.log.segments().iter().map(|found| end(group, found) - SEGMENT_START).sum::<u64>();
     let total = shards.iter().flat_map(|(_, examined)| examined.groups.values()).map(flushed).sum();
     for (number, examined) in &shards {
-        read_shard(&layout, *number, examined, &mut report, &mut |done| progress(done, total));
+        let progress = &mut |done| progress(done, total);
+        read_shard(&layout, *number, examined, &mut report, progress).map_err(VerifyFault::Newer)?;
     }
     Ok(report)
 }
@@ -84,11 +86,17 @@ fn describe(shard: u16, fault: &RecoverFault) -> String {
 }
 
 /// Where what is in the segment's file ends; the rest is still in the journal.
-fn end(group: &Group, found: &segment::Segment) -> u64 {
+fn end(group: &Group, found: &Segment) -> u64 {
     group.log.segment_of(found.first_offset).map_or(found.end, |(_, flushed_end)| flushed_end)
 }
 
-fn read_shard(layout: &Layout, number: u16, examined: &Examined, report: &mut Report, progress: &mut dyn FnMut(u64)) {
+fn read_shard(
+    layout: &Layout,
+    number: u16,
+    examined: &Examined,
+    report: &mut Report,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), RecoverFault> {
     let journal = match examined.walked.end {
         End::Clean => "ends cleanly".to_owned(),
         End::Torn => "has a torn, never answered end, which the next start cuts".to_owned(),
@@ -100,6 +108,11 @@ fn read_shard(layout: &Layout, number: u16, examined: &Examined, report: &mut Re
         }
     };
     report.damage.extend(examined.warnings.iter().cloned());
+    report.damage.extend(
+        examined.unnamed.iter().map(|group| {
+            format!("group {} lives in shard {number}, and the table of shard 0 has lost it", group.number)
+        }),
+    );
     report.lines.push(format!(
         "shard {number}: {}, state at entry {}, {} journal entries behind it; the journal {journal}",
         counted(examined.groups.len() as u64, "group"),
@@ -110,51 +123,50 @@ fn read_shard(layout: &Layout, number: u16, examined: &Examined, report: &mut Re
     let mut groups: Vec<&Group> = examined.groups.values().filter(|group| !group.closed).collect();
     groups.sort_by_key(|group| group.number);
     for group in groups {
+        for gap in group.gaps.iter() {
+            let number = group.number;
+            report.lines.push(format!("group {number}: offsets {}..{} are a gap that a repair left", gap.from, gap.to));
+        }
         for found in group.log.segments() {
-            let upto = end(group, found);
             let path = segment::path(&directory, group.number, found.sequence);
-            let mut expected = found.first_offset;
-            let mut last_received_us = 0;
-            let opened = SegmentFile::open_read_only(&path).map_err(|error| error.to_string());
-            let read = opened.and_then(|file| {
-                let visit = |position: u64, frame: &crate::log::frame::Frame<'_>| {
-                    progress(report.bytes + position);
-                    if frame.header.group != group.number || frame.header.first_offset != expected {
-                        return Err(format!("expected offset {expected} of group {}", group.number));
-                    }
-                    let (first, next) = (expected, frame.header.next_offset());
-                    if let Err(cause) = frame.check_body() {
-                        let place = format!("group {}: offsets {first}..{next}: {}", group.number, path.display());
-                        report.damage.push(format!("{place}: at byte {position}: {cause}"));
-                        expected = next;
-                        return Ok(());
-                    }
-                    for event in frame.events() {
-                        let event = event.map_err(|fault| fault.to_string())?;
-                        if event.received_us < last_received_us {
-                            return Err(format!("offset {} was received before the one before it", event.offset));
-                        }
-                        last_received_us = event.received_us;
-                    }
-                    report.events += next - first;
-                    expected = next;
-                    Ok(())
-                };
-                scan::scan(&file, SEGMENT_START, upto, visit).map_err(|fault| fault.to_string())
-            });
-            if let Err(cause) = read {
-                let next = found.next_offset;
-                report.damage.push(format!(
-                    "group {}: offsets {expected}..{next}: {}: {cause}",
-                    group.number,
-                    path.display()
-                ));
-            }
+            let (upto, before) = (end(group, found), report.bytes);
+            let look = look_at(&path, group, found, &mut |position| progress(before + position))?;
+            report.damage.extend(look.hurt.iter().map(|hurt| {
+                let Hurt { from, to, position, cause } = hurt;
+                format!("group {}: offsets {from}..{to}: {}: at byte {position}: {cause}", group.number, path.display())
+            }));
+            report.events += look.runs.iter().map(|run| run.next_offset - run.first_offset).sum::<u64>();
             report.segments += 1;
             report.bytes += upto.saturating_sub(SEGMENT_START);
         }
-        let waiting = group.next_offset().saturating_sub(group.log.flushed_next());
-        report.events += waiting;
+        report.events += group.log.waiting();
     }
     progress(report.bytes);
+    Ok(())
+}
+
+/// Looks at what of a segment is in its file; the rest is still in the journal.
+///
+/// # Errors
+/// When a newer version wrote it.
+pub(super) fn look_at(
+    path: &Path,
+    group: &Group,
+    found: &Segment,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Look, RecoverFault> {
+    let next_offset = found.next_offset.min(group.log.flushed_next());
+    let expected =
+        Expected { group: group.number, first_offset: found.first_offset, next_offset, end: end(group, found) };
+    let file = match SegmentFile::open_read_only(path) {
+        Ok(file) => file,
+        Err(error) => {
+            let hurt = Hurt { from: found.first_offset, to: next_offset, position: 0, cause: error.to_string() };
+            let hurt = (hurt.from < hurt.to).then_some(hurt);
+            return Ok(Look { runs: Vec::new(), hurt: hurt.into_iter().collect() });
+        }
+    };
+    let index = if found.sealed { footer(&file, found.end).ok() } else { None };
+    look(&file, expected, index.as_ref(), progress)
+        .map_err(|found| RecoverFault::Newer { path: path.to_owned(), found })
 }

@@ -257,3 +257,38 @@ fn damage_in_a_segment_is_told_and_hides_nothing_else() {
     assert_eq!(client(&broker, &["tail", "orders", "-n", "1"]).with(0).text(), "one more\n");
     eventually("ready", || broker.get("/readyz").status == 200);
 }
+
+#[test]
+fn a_damaged_header_hides_no_more_than_up_to_the_next_place_of_the_index() {
+    let mut broker = Broker::start(&[]);
+    broker.create("orders", r#"{"segment":{"max_bytes":"1MiB"}}"#);
+    for batch in 0..300 {
+        let lines: String = (0..10).map(|line| format!("{:0>500}\n", batch * 10 + line)).collect();
+        broker.produce_lines("orders", &lines);
+    }
+    broker.stop();
+    let path = &segments(&broker)[0];
+    let bytes = std::fs::read(path).unwrap();
+    // The events hold nothing but digits.
+    let frame = bytes.windows(4).enumerate().filter(|(_, window)| *window == b"EDFR").nth(50).unwrap().0;
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[bytes[frame + 20] ^ 1], frame as u64 + 20).unwrap();
+    let data = broker.data();
+    let damaged = eddyline(&["verify", "--data", data.to_str().unwrap()]).with(1).saying("damage in 1 place");
+    let line = damaged.text().lines().find(|line| line.starts_with("DAMAGED")).unwrap();
+    let range = line.split_once("offsets ").unwrap().1.split_once(':').unwrap().0;
+    let (from, to) = range.split_once("..").unwrap();
+    let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
+    // An entry of the index is 64 KiB away at most, and a frame of ten events takes five and a half.
+    assert!(from == 500 && to > from && to <= from + 130 && to.is_multiple_of(10), "{line}");
+    assert!(line.contains(&format!("at byte {frame}: ")), "{line}");
+    assert!(damaged.text().contains(&format!("{} events", 3000 - (to - from))), "{}", damaged.text());
+
+    broker.restart();
+    let read = |from: u64| broker.get(&format!("/v1/groups/orders/events?from={from}&limit=10000&max_bytes=16MiB"));
+    assert_eq!(read(0).offsets(), (0..from).collect::<Vec<u64>>());
+    for offset in [from, to - 1] {
+        read(offset).assert_problem(500, "corrupt", "hidden by the damage");
+    }
+    assert_eq!(read(to).offsets(), (to..3000).collect::<Vec<u64>>(), "behind it everything is read");
+}
