@@ -4,6 +4,7 @@
 //! ```text
 //! journal.rs    behind a damaged entry: whole entries are saved, groups get gaps
 //! names.rs      groups whose registration is lost get names; names that may be lost go on above
+//! segments.rs   damaged frames of segments become gaps
 //! write.rs      segments, then both state files: the old damage or all of the repair, whenever a crash comes
 //! ```
 //!
@@ -12,9 +13,10 @@
 mod journal;
 mod names;
 mod report;
+mod segments;
 mod write;
 
-use self::journal::{Saved, save};
+use self::journal::{LostRange, Saved, save};
 pub use self::report::{GroupGap, JournalLoss, LostEntries, Moved, Renamed, Report, SegmentLoss};
 use super::examine::{Reading, RecoverFault};
 use super::init::{self, DirectoryFault, Layout};
@@ -52,7 +54,8 @@ pub fn repair(path: &Path, accept_loss: bool, progress: &mut dyn FnMut(u64, u64)
     let layout = init::inspect(path)?;
     let _lock = init::lock_existing(path)?;
     let mut plan = Plan::make(&layout)?;
-    let mut report = plan.report(path);
+    plan.look_at_segments(&layout, progress)?;
+    let mut report = plan.report(&layout);
     if accept_loss && report.is_needed() {
         write::carry_out(&layout, &mut plan, progress)?;
         report.repaired = true;
@@ -96,25 +99,34 @@ impl Plan {
     /// Whether something of that shard must be written.
     fn changes(&self, shard: usize) -> bool {
         let table = shard == 0 && !self.renamed.is_empty();
-        self.shards[shard].loss.is_some() || table
+        self.shards[shard].loss.is_some() || !self.shards[shard].hurt.is_empty() || table
     }
 
-    fn report(&self, path: &Path) -> Report {
+    fn report(&self, layout: &Layout) -> Report {
         let names: HashMap<u32, &TableGroup> =
             self.shards[0].examined.table.groups().map(|group| (group.number, group)).collect();
+        let name = |number| names.get(&number).map(|group| group.name.to_string());
         let losses = || self.shards.iter().filter_map(|shard| shard.loss.as_ref());
+        let segments = (0..).zip(&self.shards).flat_map(|(shard, saved)| saved.segment_losses(layout, shard));
+        let segments: Vec<(SegmentLoss, LostRange)> = segments.collect();
         // What is closed has no name any more, and nobody will ask.
-        let gap = |lost: &journal::LostRange| {
+        let gap = |lost: &LostRange| {
             let group = names.get(&lost.group)?;
             let (name, shard) = (group.name.to_string(), group.shard);
             Some(GroupGap { group: name, shard, from: lost.gap.from, to: lost.gap.to, exact: lost.exact })
         };
+        let lost = losses().flat_map(|loss| &loss.gaps).chain(segments.iter().map(|(_, lost)| lost));
+        let mut gaps: Vec<GroupGap> = lost.filter_map(gap).collect();
+        gaps.sort_by(|one, other| (&one.group, one.from).cmp(&(&other.group, other.from)));
+        let named = |(loss, lost): &(SegmentLoss, LostRange)| {
+            name(lost.group).map(|group| SegmentLoss { group, ..loss.clone() })
+        };
         Report {
-            data: path.to_owned(),
+            data: layout.path.clone(),
             repaired: false,
             journals: losses().map(|loss| loss.journal.clone()).collect(),
-            segments: Vec::new(),
-            gaps: losses().flat_map(|loss| &loss.gaps).filter_map(gap).collect(),
+            segments: segments.iter().filter_map(named).collect(),
+            gaps,
             renamed: self.renamed.clone(),
             moved: self.moved.clone(),
         }

@@ -86,7 +86,7 @@ fn describe(shard: u16, fault: &RecoverFault) -> String {
 }
 
 /// Where what is in the segment's file ends; the rest is still in the journal.
-fn end(group: &Group, found: &Segment) -> u64 {
+pub(super) fn end(group: &Group, found: &Segment) -> u64 {
     group.log.segment_of(found.first_offset).map_or(found.end, |(_, flushed_end)| flushed_end)
 }
 

@@ -5,6 +5,7 @@
 //! bounds what is lost: a hole of so many bytes held at most that many of the smallest events.
 
 use super::report::{JournalLoss, LostEntries};
+use super::segments::HurtSegments;
 use crate::group::gaps::Gap;
 use crate::io::buffer::AlignedBuffer;
 use crate::log::entry::{PartKind, Parts};
@@ -25,6 +26,8 @@ use std::io;
 pub(super) struct Saved {
     pub(super) examined: Examined,
     pub(super) loss: Option<Loss>,
+    /// Segments that cannot be read as a whole.
+    pub(super) hurt: HurtSegments,
     /// Where the journal goes on: behind everything that this lap can hold, so nothing of it is ever read as new.
     pub(super) next_address: u64,
     /// Index of the entry written next.
@@ -65,7 +68,8 @@ pub(super) fn save(layout: &Layout, mut reading: Reading<'_>) -> Result<Saved, R
     let (next_address, next_index) = (behind + Ring::first_address(), walked.head.next_index);
     let unreadable = journal.unreadable(layout.ring, walked.head.next_address, behind).next().is_some();
     if !matches!(walked.end, End::Damaged { .. }) && !unreadable {
-        return Ok(Saved { examined: reading.conclude(walked)?, loss: None, next_address, next_index });
+        let (examined, hurt) = (reading.conclude(walked)?, HurtSegments::new());
+        return Ok(Saved { examined, loss: None, hurt, next_address, next_index });
     }
     let number = reading.number;
     let mut saver = Saver::new(number, &mut reading.replay);
@@ -90,7 +94,8 @@ pub(super) fn save(layout: &Layout, mut reading: Reading<'_>) -> Result<Saved, R
         events,
         gaps,
     };
-    Ok(Saved { examined: reading.conclude(walked)?, loss: Some(loss), next_address, next_index })
+    let (examined, hurt) = (reading.conclude(walked)?, HurtSegments::new());
+    Ok(Saved { examined, loss: Some(loss), hurt, next_address, next_index })
 }
 
 /// Applies what was saved.
@@ -134,7 +139,11 @@ impl<'r> Saver<'r> {
         for (kind, bytes) in parts {
             match kind {
                 PartKind::Frame => self.frame(index, bytes)?,
-                _ => self.replay.apply_part(self.shard, index, kind, bytes)?,
+                // What it would change may be lost.
+                _ => match self.replay.apply_part(self.shard, index, kind, bytes) {
+                    Err(NotApplied::Senseless(_)) => continue,
+                    applied => applied?,
+                },
             }
             if kind == PartKind::GroupRegistered {
                 self.known.insert(Fields::new(bytes).u32()?, self.lost);

@@ -1,12 +1,15 @@
 //! Writing a repaired shard, so that a crash at any moment leaves the old damage or all of the repair.
 //!
 //! ```text
-//! 1 frames that only the journal has go to their segments    behind their recorded ends: they do not count yet
+//! 1 frames that only the journal has go to their segments    behind their recorded ends: they do not count yet;
+//!   what is whole of damaged segments gets new names         which nobody knows yet
 //! 2 segments are synced, then their directory
 //! 3 a new generation of the state is written and synced      from here on the shard is repaired
 //! 4 the other generation, too                                so that one damaged file does not bring the damage back
+//! 5 what does not count any more is removed                  a start would do it, too
 //! ```
 
+use super::segments::rebuild;
 use super::{Plan, RepairFault};
 use crate::group::Group;
 use crate::group::consumer;
@@ -24,7 +27,7 @@ use std::io;
 use std::path::Path;
 
 /// Steps of writing one shard, for whoever wants to know how far it is.
-const STEPS: u64 = 4;
+const STEPS: u64 = 5;
 
 /// Writes every shard that changes. Shard 0 comes first: how far names must go on above is known from all shards as they
 /// are now, and the others need nothing of it.
@@ -60,13 +63,17 @@ fn write_shard(
 ) -> io::Result<()> {
     let shard = &mut plan.shards[number];
     let segments = directory.join("segments");
+    let header =
+        |group: u32| move |sequence: u32| segment_header(layout.identity, number as u16, group, sequence).encode();
     let mut written = Written::default();
     let mut groups: Vec<&mut Group> = shard.examined.groups.values_mut().collect();
     groups.sort_by_key(|group| group.number);
-    for group in groups {
-        let of = group.number;
-        let header = |sequence| segment_header(layout.identity, number as u16, of, sequence).encode();
-        written.tail(group, &segments, &header)?;
+    let mut settlings = Vec::new();
+    for group in &mut groups {
+        written.tail(group, &segments, &header(group.number))?;
+        if let Some(hurt) = shard.hurt.get(&group.number) {
+            settlings.push((group.number, rebuild(group, hurt, &segments, &header(group.number))?));
+        }
     }
     step();
     written.sync()?;
@@ -85,6 +92,9 @@ fn write_shard(
         sync_directory(directory)?;
         step();
     }
+    settlings.iter().try_for_each(|(group, settling)| settling.settle(&segments, &header(*group)))?;
+    sync_directory(&segments)?;
+    step();
     Ok(())
 }
 

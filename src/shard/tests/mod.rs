@@ -10,6 +10,7 @@ mod history;
 mod journal;
 mod newer;
 mod repair;
+mod repair_segments;
 mod segments;
 mod state_file;
 mod tokens;

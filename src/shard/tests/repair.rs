@@ -13,14 +13,14 @@ const BLOCK_EVENTS: u64 = BLOCK / EVENT_FIXED_BYTES as u64;
 
 /// What a reader is told, one thing after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Event(u64, String),
     Gap(u64, u64),
 }
 
 impl Node {
     /// Everything of a group, gaps included.
-    async fn told(&self, group: u32) -> Vec<Told> {
+    pub(super) async fn told(&self, group: u32) -> Vec<Told> {
         let mut told = Vec::new();
         let mut offset = self.shard.range(group).unwrap().earliest;
         loop {
@@ -39,12 +39,12 @@ impl Node {
 }
 
 impl Site {
-    fn repair(&self, accept_loss: bool) -> Report {
+    pub(super) fn repair(&self, accept_loss: bool) -> Report {
         repair(self.root.path(), accept_loss, &mut |_, _| ()).unwrap()
     }
 
     /// Every file but the lock, with its bytes.
-    fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(super) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         for directory in ["", "journal", "segments"] {
             for entry in std::fs::read_dir(self.path(directory)).unwrap().map(|entry| entry.unwrap().path()) {
@@ -57,7 +57,7 @@ impl Site {
     }
 
     /// What readers of the groups are told after a start that finds nothing wrong.
-    fn told(&self, groups: &'static [u32]) -> Vec<Vec<Told>> {
+    pub(super) fn told(&self, groups: &'static [u32]) -> Vec<Vec<Told>> {
         let (found, told) = self.look(async move |node| {
             let mut all = Vec::new();
             for group in groups {
@@ -316,6 +316,20 @@ fn what_cannot_be_repaired_is_refused_and_left_alone() {
         assert!(refused.contains(cause), "{name}: {refused}");
         assert!(site.files() == before, "{name}");
     }
+}
+
+#[test]
+fn a_change_that_makes_no_sense_without_what_is_lost_costs_nothing_else() {
+    let site = filled(None);
+    site.zero_entry(5);
+    let parts = [site.parts(8), vec![(PartKind::GroupConfigured, vec![1])]].concat();
+    let (bytes, address) = site.forged(8, &parts, |_| ());
+    let (file, position) = Site::place(address);
+    site.write(&file, position, &bytes);
+    let crc = site.entry(8).crc;
+    site.forge(LAST, |place| place.previous_crc = crc);
+    site.repair(true);
+    assert_eq!(site.told(&[1])[0], tell("a0 1-3 d3 e4"));
 }
 
 #[test]

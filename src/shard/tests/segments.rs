@@ -5,12 +5,12 @@ use crate::log::segment::SEGMENT_START;
 
 const EVENT_BYTES: usize = 15 << 10;
 
-fn large(number: usize) -> String {
+pub(super) fn large(number: usize) -> String {
     format!("{number:03}{}", "x".repeat(EVENT_BYTES))
 }
 
 /// Twelve events, four to a segment, all of them in segments.
-fn filled() -> Site {
+pub(super) fn filled() -> Site {
     let site = Site::new();
     site.run(async |node| {
         let group = node.make("orders", small_segments()).await;
@@ -108,12 +108,12 @@ fn a_segment_that_is_missing_or_short_is_told_and_the_others_are_read() {
     }
 }
 
-fn cut(site: &Site, sequence: u32, length: u64) {
+pub(super) fn cut(site: &Site, sequence: u32, length: u64) {
     File::options().write(true).open(site.path(&segment_file(1, sequence))).unwrap().set_len(length).unwrap();
 }
 
 /// Where the frames of a segment begin.
-fn frames(site: &Site, sequence: u32) -> Vec<(u64, usize)> {
+pub(super) fn frames(site: &Site, sequence: u32) -> Vec<(u64, usize)> {
     let bytes = std::fs::read(site.path(&segment_file(1, sequence))).unwrap();
     let mut at = SEGMENT_START as usize;
     let mut found = Vec::new();
