@@ -95,6 +95,11 @@ fn journal(loss: &JournalLoss) -> Vec<String> {
         more => format!("{more} later entries are"),
     };
     lines.push(format!("shard {}: {saved} whole and kept", loss.shard));
+    if loss.shard == 0 {
+        lines.push(
+            "LOST what was said of tokens there: one that was revoked may be good again (eddyline token ls)".into(),
+        );
+    }
     lines
 }
 
@@ -141,6 +146,7 @@ mod tests {
         assert_eq!(lines(&report), ["/data: nothing to repair"]);
         assert!(verdict(&report).is_ok());
         let lost = |entries| LostEntries { index: 7, entries, file: "000.journal".into(), byte: 8192, bytes: 4096 };
+        report.journals.push(JournalLoss { shard: 0, lost: vec![lost(1)], saved: 1 });
         report.journals.push(JournalLoss { shard: 1, lost: vec![lost(1), lost(3)], saved: 2 });
         let gap = |exact| GroupGap { group: "orders".into(), shard: 1, from: 3, to: 9, exact };
         report.gaps = vec![gap(true), gap(false)];
@@ -158,6 +164,9 @@ mod tests {
         assert_eq!(
             lines(&report),
             [
+                "LOST shard 0: entry 7 of the journal, 4.0 KiB from byte 8192 of 000.journal on",
+                "shard 0: 1 later entry is whole and kept",
+                "LOST what was said of tokens there: one that was revoked may be good again (eddyline token ls)",
                 "LOST shard 1: entry 7 of the journal, 4.0 KiB from byte 8192 of 000.journal on",
                 "LOST shard 1: 3 entries from 7 on of the journal, 4.0 KiB from byte 8192 of 000.journal on",
                 "shard 1: 2 later entries are whole and kept",
@@ -170,7 +179,7 @@ mod tests {
             ]
         );
         let failure = verdict(&report).unwrap_err();
-        assert_eq!(failure.message, "3 places to repair");
+        assert_eq!(failure.message, "4 places to repair");
         assert!(failure.hint.is_some_and(|hint| hint.contains("--accept-loss")));
         report.repaired = true;
         assert!(verdict(&report).is_ok());

@@ -1,7 +1,9 @@
 //! The journal of a stopped broker as files: which entry holds which event, and how to hurt it.
 
+use eddyline::group::table::TableGroup;
 use eddyline::log::entry::{EntryHeader, Owner, PartKind};
 use eddyline::log::frame::FrameHeader;
+use eddyline::log::wire::Fields;
 use eddyline::shard::init::{inspect, journal_path, shard_directory};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,13 +14,25 @@ pub(crate) struct Entry {
     pub(crate) file: PathBuf,
     pub(crate) position: u64,
     /// Group and first offset of its frames.
-    pub(crate) frames: Vec<(u32, u64)>,
-    /// Whether it makes a group.
-    pub(crate) registers: bool,
+    frames: Vec<(u32, u64)>,
+    /// Names of the groups that it makes.
+    registers: Vec<String>,
+}
+
+/// The entry of a shard that holds the frame with that first offset.
+pub(crate) fn entry_of(data: &Path, shard: u16, group: u32, offset: u64) -> Entry {
+    let found = entries(data, shard).into_iter().find(|entry| entry.frames.contains(&(group, offset)));
+    found.expect("an entry with that frame")
+}
+
+/// The entry of the first shard that makes that group.
+pub(crate) fn entry_making(data: &Path, group: &str) -> Entry {
+    let found = entries(data, 0).into_iter().find(|entry| entry.registers.iter().any(|name| name == group));
+    found.expect("an entry that makes the group")
 }
 
 /// All whole entries of a shard, in order.
-pub(crate) fn entries(data: &Path, shard: u16) -> Vec<Entry> {
+fn entries(data: &Path, shard: u16) -> Vec<Entry> {
     const BLOCK: usize = 4096;
     let layout = inspect(data).expect("a data directory");
     let owner = Owner { shard, cluster: layout.identity.cluster };
@@ -36,7 +50,12 @@ pub(crate) fn entries(data: &Path, shard: u16) -> Vec<Entry> {
             };
             let frames =
                 parts.iter().filter(|(kind, _)| *kind == PartKind::Frame).map(|(_, bytes)| frame(bytes)).collect();
-            let registers = parts.iter().any(|(kind, _)| *kind == PartKind::GroupRegistered);
+            let name = |bytes: &[u8]| TableGroup::decode(&mut Fields::new(bytes)).expect("a group").name.into_string();
+            let registers = parts
+                .iter()
+                .filter(|(kind, _)| *kind == PartKind::GroupRegistered)
+                .map(|(_, bytes)| name(bytes))
+                .collect();
             found.push(Entry { header, file: file.clone(), position: position as u64, frames, registers });
         }
     }
