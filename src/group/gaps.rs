@@ -47,6 +47,12 @@ impl Gaps {
         self.0.get(place).copied().filter(|gap| gap.from <= offset)
     }
 
+    /// The first gap that begins behind `offset`.
+    #[must_use]
+    pub fn behind(&self, offset: u64) -> Option<Gap> {
+        self.0.get(self.0.partition_point(|gap| gap.from <= offset)).copied()
+    }
+
     /// How many offsets of `from..to` are lost.
     #[must_use]
     pub fn lost(&self, from: u64, to: u64) -> u64 {

@@ -4,7 +4,7 @@
 //! An ack shares the commit of whatever else is written at that moment, and costs no sync of its own.
 
 use super::{Fault, Member, Shard, State};
-use crate::group::consumer::{self, Blocked, Change, Consumer, Life, Now, Refusal, Terms};
+use crate::group::consumer::{self, Blocked, Change, Consumer, Life, Now, Refusal, Terms, There};
 use crate::group::{Batch, Events};
 use crate::limits::CONSUMER_RECORD_BYTES_MAX;
 use crate::log::entry::PartKind;
@@ -17,11 +17,9 @@ use tokio::time::timeout_at;
 
 /// What a consumer's decision rests on besides itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Ground {
-    /// Smallest offset of the group that can be read.
-    pub earliest: u64,
-    /// Offset behind the last event that everybody may see.
-    pub tail: u64,
+pub struct Ground<'g> {
+    /// What of the group can be read.
+    pub there: There<'g>,
     /// Both clocks.
     pub now: Now,
 }
@@ -57,8 +55,14 @@ pub struct ConsumerStatus {
     pub name: Box<str>,
     /// All of it.
     pub consumer: Consumer,
-    /// What its group is.
-    pub ground: Ground,
+    /// Smallest offset of its group that can be read.
+    pub earliest: u64,
+    /// Offset behind the last event that everybody may see.
+    pub tail: u64,
+    /// How many offsets from the position on are lost.
+    pub lost: u64,
+    /// When that was.
+    pub now: Now,
     /// Why nothing is delivered to it now.
     pub blocked: Option<Blocked>,
 }
@@ -98,7 +102,7 @@ impl Shard {
         &self,
         group: u32,
         name: &str,
-        decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
+        decide: impl FnOnce(&mut Consumer, Ground<'_>, &mut Change) -> Result<R, Refusal>,
     ) -> Result<Decided<R>, Fault> {
         self.room_for_consumer(0, None).await?;
         self.decide_now(&mut self.state.borrow_mut(), group, name, None, decide)
@@ -111,11 +115,13 @@ impl Shard {
         number: u32,
         name: &str,
         audit: Option<&[u8]>,
-        decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
+        decide: impl FnOnce(&mut Consumer, Ground<'_>, &mut Change) -> Result<R, Refusal>,
     ) -> Result<Decided<R>, Fault> {
         let now = self.now();
         let member = state.groups.get_mut(&number).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
-        let ground = Ground { earliest: member.group.earliest, tail: member.group.visible_next(), now };
+        let there =
+            There { earliest: member.group.earliest, tail: member.group.visible_next(), gaps: &member.group.gaps };
+        let ground = Ground { there, now };
         let Some(consumer) = member.group.consumers.get_mut(name) else {
             let after = state.newest_change();
             return Err(refused(Refusal::NotThere, after));
@@ -163,7 +169,7 @@ impl Shard {
         group: u32,
         name: &str,
         audit: Option<&[u8]>,
-        decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal>,
+        decide: impl FnOnce(&mut Consumer, Ground<'_>, &mut Change) -> Result<R, Refusal>,
     ) -> Result<R, Fault> {
         self.room_for_consumer(0, audit).await?;
         let decided = self.decide_now(&mut self.state.borrow_mut(), group, name, audit, decide);
@@ -351,9 +357,16 @@ impl Shard {
     }
 
     fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {
-        let ground = Ground { earliest: member.group.earliest, tail: member.group.visible_next(), now: self.now() };
-        let blocked = consumer.blocked(ground.now.instant);
-        ConsumerStatus { name: name.into(), consumer: consumer.clone(), ground, blocked }
+        let (earliest, tail, now) = (member.group.earliest, member.group.visible_next(), self.now());
+        ConsumerStatus {
+            name: name.into(),
+            consumer: consumer.clone(),
+            earliest,
+            tail,
+            lost: member.group.gaps.lost(consumer.next.max(earliest), tail),
+            now,
+            blocked: consumer.blocked(now.instant),
+        }
     }
 
     /// Numbers of the groups that have consumers, with how many.

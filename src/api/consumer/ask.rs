@@ -41,12 +41,12 @@ pub(super) async fn ask(context: &Rc<Context>, subject: &Subject<'_>, call: Call
         let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<_> {
             Box::pin(async move {
                 let decided = shard.decide(group, &name, |consumer, ground, change: &mut Change| {
-                    let turn = consumer.next(&call, ground.earliest, ground.now, change)?;
+                    let turn = consumer.next(&call, ground.there, ground.now, change)?;
                     Ok(Seen {
                         turn,
                         session: consumer.session_name().ok_or(Refusal::Fenced { epoch: consumer.epoch })?,
                         version: consumer.live.version + u64::from(*change == Change::Record),
-                        tail: ground.tail,
+                        tail: ground.there.tail,
                         lease: consumer.terms.lease,
                         head: consumer.head(),
                     })

@@ -46,7 +46,7 @@ pub(super) async fn decide<R: Send + 'static>(
     context: &Context,
     subject: &Subject<'_>,
     audit: Option<Vec<u8>>,
-    decide: impl FnOnce(&mut Consumer, Ground, &mut Change) -> Result<R, Refusal> + Send + 'static,
+    decide: impl FnOnce(&mut Consumer, Ground<'_>, &mut Change) -> Result<R, Refusal> + Send + 'static,
 ) -> Result<R, Fault> {
     let (group, name) = (subject.group(), Box::<str>::from(subject.name));
     let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<_> {

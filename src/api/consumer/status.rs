@@ -170,17 +170,16 @@ pub struct Lag {
 /// # Errors
 /// When its group is gone.
 pub async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) -> Result<Lag, Fault> {
-    let ground = status.ground;
-    let head = status.consumer.next.max(ground.earliest);
-    if !status.consumer.has_position() || head >= ground.tail {
+    let head = status.consumer.next.max(status.earliest);
+    if !status.consumer.has_position() || head >= status.tail {
         return Ok(Lag::default());
     }
     let (shard, group) = (entry.table.shard, entry.table.number);
     let bytes = context.shards.ask(shard, move |shard| Box::pin(async move { shard.bytes_from(group, head).await }));
     let bytes = bytes.await.unwrap_or_default();
-    let oldest = stamp(context, entry, head).await.map_or(ground.now.wall_us, |(_, received)| received);
-    let seconds = ground.now.wall_us.saturating_sub(oldest) as f64 / 1e6;
-    Ok(Lag { events: ground.tail - head, bytes, seconds })
+    let oldest = stamp(context, entry, head).await.map_or(status.now.wall_us, |(_, received)| received);
+    let seconds = status.now.wall_us.saturating_sub(oldest) as f64 / 1e6;
+    Ok(Lag { events: status.tail - head - status.lost, bytes, seconds })
 }
 
 /// Id and time of an event, if it can be read.
@@ -211,17 +210,17 @@ pub fn state(status: &ConsumerStatus, stuck_after: Duration) -> (&'static str, O
     if let Some(Blocked::Poison) = status.blocked {
         return ("stuck", Some("poison"));
     }
-    if consumer.gap.is_some() || consumer.next < status.ground.earliest {
+    if consumer.gap.is_some() || consumer.next < status.earliest {
         return ("gap", Some("events were lost to retention before they were acked"));
     }
-    let waits = consumer.live.progress.map(|since| status.ground.now.instant.saturating_duration_since(since));
-    let caught_up = consumer.head() >= status.ground.tail;
+    let waits = consumer.live.progress.map(|since| status.now.instant.saturating_duration_since(since));
+    let caught_up = consumer.head() >= status.tail;
     match (consumer.session.is_some(), status.blocked) {
         (false, _) if caught_up => ("idle", None),
         (false, _) => ("disconnected", None),
         (true, _) if in_flight && waits.is_some_and(|waits| waits >= stuck_after) => ("stuck", Some("no_ack")),
         (true, Some(blocked)) => ("blocked", Some(blocked.name())),
-        (true, None) if consumer.live.delivered_next >= status.ground.tail => ("live", None),
+        (true, None) if consumer.live.delivered_next >= status.tail => ("live", None),
         (true, None) => ("catching_up", None),
     }
 }
@@ -232,15 +231,15 @@ fn time(us: u64) -> Value {
 
 /// Everything about a consumer.
 async fn describe(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) -> Result<Value, Fault> {
-    let (consumer, ground) = (&status.consumer, &status.ground);
+    let consumer = &status.consumer;
     let lag = lag(context, entry, status).await?;
     let (state, reason) = state(status, context.broker.config.consumers.stuck_after);
     let acked = consumer.next.checked_sub(1).filter(|_| consumer.acked_at_us > 0);
     let stamped = match acked {
-        Some(offset) if offset >= ground.earliest => stamp(context, entry, offset).await,
+        Some(offset) if offset >= status.earliest => stamp(context, entry, offset).await,
         _ => None,
     };
-    let lease_left = consumer.lapses_at().map(|at| at.saturating_duration_since(ground.now.instant).as_millis() as u64);
+    let lease_left = consumer.lapses_at().map(|at| at.saturating_duration_since(status.now.instant).as_millis() as u64);
     let positioned = consumer.has_position();
     Ok(json!({
         "group": entry.table.name,
@@ -259,8 +258,8 @@ async fn describe(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus)
             "acked_at": time(consumer.acked_at_us),
             "next": positioned.then_some(consumer.next),
             "delivered_offset": consumer.live.delivered_next.checked_sub(1).filter(|_| consumer.live.delivered_next > consumer.head()).or(acked),
-            "earliest": ground.earliest,
-            "tail": ground.tail,
+            "earliest": status.earliest,
+            "tail": status.tail,
         },
         "lag": { "events": lag.events, "bytes": lag.bytes, "seconds": lag.seconds },
         "session": consumer.session.map(|session| json!({
@@ -277,7 +276,7 @@ async fn describe(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus)
         "dead_lettered": consumer.dead_lettered,
         "gap": gap(consumer),
         "replays": consumer.replays.iter().map(|range| json!({ "next": range.next, "until": range.until })).collect::<Vec<_>>(),
-        "rate_1m": (consumer.live.rate.now(ground.now.instant) * 1000.0).round() / 1000.0,
+        "rate_1m": (consumer.live.rate.now(status.now.instant) * 1000.0).round() / 1000.0,
         "last_rewind": consumer.last_rewind.map(|rewound| json!({
             "from": rewound.from, "to": rewound.to, "until": rewound.until, "at": time(rewound.at_us),
         })),

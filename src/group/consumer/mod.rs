@@ -16,7 +16,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use progress::{Blocked, Call, Grant, Hold, Turn, Wants};
+pub use progress::{Blocked, Call, Grant, Hold, There, Turn, Wants};
 pub use record::{decode, decode_acked, encode, encode_acked};
 pub use session::SessionName;
 

@@ -3,6 +3,7 @@
 //! Nothing here ever moves a position but an ack of what was delivered, or somebody who says so.
 
 use super::{Change, Consumer, Now, OnPoison, Refusal, Replay, Rewound, SessionName};
+use crate::group::gaps::Gaps;
 use crate::limits::CONSUMER_REPLAYS_MAX;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,25 @@ impl Blocked {
     }
 }
 
+/// What of a group is there to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct There<'g> {
+    /// Smallest offset that can be read.
+    pub earliest: u64,
+    /// Offset behind the last event that everybody may see.
+    pub tail: u64,
+    /// In between, what is lost.
+    pub gaps: &'g Gaps,
+}
+
+impl There<'_> {
+    /// The first offset from `offset` on that is not lost.
+    fn first_from(&self, offset: u64) -> u64 {
+        let offset = offset.max(self.earliest);
+        self.gaps.at(offset).map_or(offset, |gap| gap.to)
+    }
+}
+
 /// What comes of asking for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -138,7 +158,7 @@ impl Consumer {
     ///
     /// # Errors
     /// Why it is not answered. A session may have been opened all the same.
-    pub fn next(&mut self, call: &Call, earliest: u64, now: Now, change: &mut Change) -> Result<Turn, Refusal> {
+    pub fn next(&mut self, call: &Call, there: There<'_>, now: Now, change: &mut Change) -> Result<Turn, Refusal> {
         let named = match (call.named, self.session) {
             (None, Some(session)) if session.anonymous && !call.takeover => None,
             (None, _) => {
@@ -162,14 +182,14 @@ impl Consumer {
             // What the caller holds is of a range that has ended: the next one begins where it begins.
             wants.after = wants.after.filter(|_| self.replays.len() == ranges);
         }
-        self.turn(&wants, earliest, now.instant)
+        self.turn(&wants, there, now.instant)
     }
 
     /// What the session's holder may be given.
     ///
     /// # Errors
     /// [`Refusal::BeyondDelivered`] when it claims to hold what it was not given.
-    pub fn turn(&self, wants: &Wants, earliest: u64, now: Instant) -> Result<Turn, Refusal> {
+    pub fn turn(&self, wants: &Wants, there: There<'_>, now: Instant) -> Result<Turn, Refusal> {
         let (head, delivered) = (self.head(), self.live.delivered_next);
         let session = self.session_name().ok_or(Refusal::Fenced { epoch: self.epoch })?;
         let from = match wants.after {
@@ -191,16 +211,16 @@ impl Consumer {
         if from >= self.end() || events == 0 || bytes == 0 && from > head {
             return Ok(Turn::Blocked(Blocked::InFlight));
         }
-        let gap = (from < earliest).then_some((from, earliest.min(self.end())));
+        let first = there.first_from(from).min(self.end());
         Ok(Turn::Read(Grant {
             session,
-            from: from.max(earliest),
-            until: self.end(),
+            from: first,
+            until: self.end().min(there.gaps.behind(first).map_or(u64::MAX, |gap| gap.from)),
             events,
             bytes,
             attempt: self.failures.saturating_add(1),
             replay: !self.replays.is_empty(),
-            gap,
+            gap: (from < first).then_some((from, first)),
         }))
     }
 

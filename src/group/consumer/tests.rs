@@ -1,10 +1,18 @@
 //! A consumer's decisions, as stories and tables.
 
 use super::*;
+use crate::group::gaps::{Gap, Gaps};
 use crate::log::wire::Fields;
+use std::sync::LazyLock;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(30);
+
+/// A group that begins there and has lost nothing since.
+fn from(earliest: u64) -> There<'static> {
+    static NONE: LazyLock<Gaps> = LazyLock::new(Gaps::default);
+    There { earliest, tail: 100, gaps: &NONE }
+}
 
 /// A consumer of a group of 100 events, and a clock.
 struct Scene {
@@ -33,7 +41,7 @@ impl Scene {
     }
 
     fn turn(&self, after: Option<u64>) -> Result<Turn, Refusal> {
-        self.consumer.turn(&Wants { after, events: 10, bytes: 1000 }, 0, self.now.instant)
+        self.consumer.turn(&Wants { after, events: 10, bytes: 1000 }, from(0), self.now.instant)
     }
 
     /// Asks for events and is given them up to `next`, ten bytes each.
@@ -148,20 +156,20 @@ fn who_names_no_session_shares_one_and_a_live_answer_has_it_alone() {
     let mut change = Change::Nothing;
     let wants = Wants { after: None, events: 10, bytes: 1000 };
     let call = Call { named: None, takeover: false, hold: Hold::No, ack: None, wants, fresh: 5 };
-    scene.consumer.next(&call, 0, scene.now, &mut change).unwrap();
+    scene.consumer.next(&call, from(0), scene.now, &mut change).unwrap();
     assert_eq!(change, Change::Record, "a session was opened");
     let epoch = scene.consumer.epoch;
-    scene.consumer.next(&call, 0, scene.now, &mut Change::Nothing).unwrap();
+    scene.consumer.next(&call, from(0), scene.now, &mut Change::Nothing).unwrap();
     assert_eq!(scene.consumer.epoch, epoch, "and is shared");
     let live = |answer| Call { hold: Hold::Take(answer), ..call };
-    scene.consumer.next(&live(1), 0, scene.now, &mut change).unwrap();
-    let refused = scene.consumer.next(&live(2), 0, scene.now, &mut change);
+    scene.consumer.next(&live(1), from(0), scene.now, &mut change).unwrap();
+    let refused = scene.consumer.next(&live(2), from(0), scene.now, &mut change);
     assert!(matches!(refused, Err(Refusal::SessionActive { .. })), "{refused:?}");
     // Who names the session comes back on another connection; the first one is let go.
     let named = Call { named: scene.consumer.session_name(), ..live(3) };
-    scene.consumer.next(&named, 0, scene.now, &mut change).unwrap();
+    scene.consumer.next(&named, from(0), scene.now, &mut change).unwrap();
     let first = Call { hold: Hold::Keep(1), named: named.named, ..call };
-    let fenced = scene.consumer.next(&first, 0, scene.now, &mut change);
+    let fenced = scene.consumer.next(&first, from(0), scene.now, &mut change);
     assert_eq!(fenced, Err(Refusal::Fenced { epoch }));
     assert_eq!(scene.consumer.detach(3, scene.now), Change::Record, "an anonymous session ends with its live answer");
 }
@@ -277,11 +285,31 @@ fn what_retention_took_is_a_gap_until_something_behind_it_is_acked() {
     assert_eq!((scene.consumer.gap, scene.consumer.next), (Some((0, 20)), 0), "the position does not jump by itself");
     scene.session();
     let wants = Wants { after: None, events: 10, bytes: 1000 };
-    let Ok(Turn::Read(grant)) = scene.consumer.turn(&wants, 20, scene.now.instant) else { panic!() };
+    let Ok(Turn::Read(grant)) = scene.consumer.turn(&wants, from(20), scene.now.instant) else { panic!() };
     assert_eq!((grant.from, grant.gap), (20, Some((0, 20))));
     scene.consumer.delivered(grant.session, 20, 22, 20, scene.now).unwrap();
     scene.ack(20).unwrap();
     assert_eq!((scene.consumer.gap, scene.consumer.next), (None, 21));
+}
+
+#[test]
+fn what_a_repair_gave_up_is_a_gap_that_no_answer_spans() {
+    let mut scene = scene(|_| {});
+    scene.session();
+    let mut gaps = Gaps::default();
+    gaps.add(Gap { from: 4, to: 7 });
+    let wants = |after| Wants { after, events: 10, bytes: 1000 };
+    let turn = |scene: &Scene, after| {
+        scene.consumer.turn(&wants(after), There { earliest: 0, tail: 100, gaps: &gaps }, scene.now.instant)
+    };
+    let Ok(Turn::Read(before)) = turn(&scene, None) else { panic!() };
+    assert_eq!((before.from, before.until, before.gap), (0, 4, None));
+    scene.consumer.delivered(before.session, 0, 4, 40, scene.now).unwrap();
+    let Ok(Turn::Read(behind)) = turn(&scene, Some(3)) else { panic!() };
+    assert_eq!((behind.from, behind.until, behind.gap), (7, u64::MAX, Some((4, 7))));
+    scene.consumer.delivered(behind.session, 7, 9, 20, scene.now).unwrap();
+    scene.ack(7).unwrap();
+    assert_eq!(scene.consumer.head(), 8);
 }
 
 #[test]

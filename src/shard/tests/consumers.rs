@@ -2,7 +2,7 @@
 //! consumer is as it was last told to be.
 
 use super::*;
-use crate::group::consumer::{Change, Consumer, Life, Terms};
+use crate::group::consumer::{Change, Life, Terms};
 use crate::shard::consumers::Subscription;
 use tokio::sync::oneshot;
 
@@ -53,11 +53,12 @@ impl Node {
     /// All consumers of a group, by name.
     fn consumers(&self, group: u32) -> Vec<Known> {
         let state = self.shard.state.borrow();
-        let known = |(name, it): (&Box<str>, &Consumer)| {
+        let consumers = state.groups[&group].group.consumers.iter();
+        let known = consumers.map(|(name, it)| {
             let (name, session) = (name.to_string(), it.session.is_some());
             (name, it.life, it.epoch, session, it.next, it.replays.len(), it.failures)
-        };
-        state.groups[&group].group.consumers.iter().map(known).collect()
+        });
+        known.collect()
     }
 }
 
