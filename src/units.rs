@@ -120,6 +120,34 @@ pub fn print_span(length: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// Writes a duration for a person, by its two largest units: `0.4s`, `42s`, `1h30m`, `7d2h`.
+pub fn rough_span(length: Duration) -> String {
+    let seconds = length.as_secs_f64();
+    if seconds > 0.0 && seconds < 9.95 {
+        return format!("{:.1}s", seconds.max(0.1));
+    }
+    let seconds = seconds.round() as u64;
+    let unit = match seconds {
+        0..3600 => 1,
+        3600..86_400 => 60,
+        _ => 3600,
+    };
+    print_span(Duration::from_secs(seconds / unit * unit))
+}
+
+/// Writes a count for a person, in at most six characters: `950`, `12.3k`, `4.0M`.
+pub fn rough_count(count: f64) -> String {
+    const UNITS: [&str; 7] = ["", "k", "M", "G", "T", "P", "E"];
+    let (mut left, mut unit) = (count, 0);
+    while left >= 999.95 && unit + 1 < UNITS.len() {
+        (left, unit) = (left / 1000.0, unit + 1);
+    }
+    match unit {
+        0 if left >= 10.0 || left.fract() < 0.05 => format!("{left:.0}"),
+        _ => format!("{left:.1}{}", UNITS[unit]),
+    }
+}
+
 /// Reads a whole number with an optional decimal suffix: `500`, `10k`, `2M`.
 pub fn parse_count(text: &str) -> Result<u64, UnitError> {
     let (digits, factor) = match text.as_bytes().last() {
@@ -274,6 +302,37 @@ mod tests {
         let odd = Duration::new(90_061, 2_003_004);
         assert_eq!(print_span(odd), "1d1h1m1s2ms3us4ns");
         assert_eq!(parse_span("1d1h1m1s2ms3us4ns"), Ok(odd));
+    }
+
+    #[test]
+    fn durations_and_counts_for_people_are_short() {
+        for (millis, printed) in [
+            (0, "0s"),
+            (3, "0.1s"),
+            (380, "0.4s"),
+            (9_949, "9.9s"),
+            (9_950, "10s"),
+            (59_900, "1m"),
+            (725_000, "12m5s"),
+            (5_405_000, "1h30m"),
+            (180_000_000, "2d2h"),
+        ] {
+            assert_eq!(rough_span(Duration::from_millis(millis)), printed, "{millis}");
+        }
+        for (count, printed) in [
+            (0.0, "0"),
+            (0.5, "0.5"),
+            (2.0, "2"),
+            (10.7, "11"),
+            (999.9, "1000"),
+            (999.96, "1.0k"),
+            (12_340.0, "12.3k"),
+            (4e6, "4.0M"),
+            (999_960.0, "1.0M"),
+            (1e22, "10000.0E"),
+        ] {
+            assert_eq!(rough_count(count), printed, "{count}");
+        }
     }
 
     proptest::proptest! {

@@ -27,7 +27,7 @@ pub(super) struct Connection {
 }
 
 /// A broker to talk to. Proxies of the environment are not used.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     agent: ureq::Agent,
     url: String,
@@ -226,6 +226,11 @@ pub(super) fn encoded(text: &str) -> String {
 /// The path of a group, with what follows it.
 pub(super) fn group_path(group: &str, rest: &str) -> String {
     format!("/v1/groups/{}{rest}", encoded(group))
+}
+
+/// The path of a consumer, with what follows it.
+pub(super) fn consumer_path(group: &str, consumer: &str, rest: &str) -> String {
+    group_path(group, &format!("/consumers/{}{rest}", encoded(consumer)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `eddyline group`: the groups of a broker, listed, made, shown, changed and removed.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -278,10 +278,7 @@ fn remove(client: &Client, name: &str, yes: bool) -> Result<(), Failure> {
         let info: Map<String, Value> = client.get_json(&path)?;
         let events = info.get("events").and_then(Value::as_u64).unwrap_or_default();
         let events = output::several(events, "event");
-        output::say(&format!("{name} has {events}. Type its name to remove it:"));
-        let mut answer = String::new();
-        let read = std::io::stdin().lock().read_line(&mut answer);
-        if read.is_err() || answer.trim() != name {
+        if output::ask(&format!("{name} has {events}. Type its name to remove it:")) != name {
             return Err(Failure::failed("nothing was removed"));
         }
     }

@@ -4,6 +4,7 @@
 
 mod batches;
 mod client;
+mod consumer;
 mod dev;
 mod escape;
 mod event;
@@ -13,6 +14,7 @@ mod group;
 mod logging;
 mod notify;
 mod output;
+mod position;
 mod produce;
 mod repair;
 mod sender;
@@ -65,6 +67,7 @@ enum Command {
     Tail(tail::Tail),
     Group(group::Group),
     Token(token::Token),
+    Consumer(consumer::Consumer),
     Status(status::Status),
     Verify(verify::Verify),
     Repair(repair::Repair),
@@ -95,13 +98,14 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        // Brokers end by their own drain, and `produce` with its tally.
+        // Brokers end by their own drain, `produce` with its tally, and `tail` leaves its session.
         Command::Dev(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Produce(command) => command.run(),
-        Command::Tail(command) => interruptible(|| command.run()),
+        Command::Tail(command) => command.run(),
         Command::Group(command) => interruptible(|| command.run()),
         Command::Token(command) => interruptible(|| command.run()),
+        Command::Consumer(command) => interruptible(|| command.run()),
         Command::Status(command) => interruptible(|| command.run()),
         Command::Verify(command) => interruptible(|| command.run()),
         Command::Repair(command) => interruptible(|| command.run()),

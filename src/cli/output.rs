@@ -1,6 +1,6 @@
 //! What commands write: data to stdout, talk to stderr; aligned tables; `-o text|json`.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::escape::{one_line, printable};
 use super::failure::Failure;
@@ -62,8 +62,58 @@ pub(super) enum Side {
     Right,
 }
 
+/// What a cell says of the thing in its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Nothing in particular.
+    Plain,
+    /// All is well.
+    Good,
+    /// Worth a look.
+    Notice,
+    /// Somebody should do something.
+    Bad,
+}
+
+impl Tone {
+    /// The text in the colour of the tone.
+    pub(super) fn paint(self, text: &str) -> String {
+        let colour = match self {
+            Self::Plain => return text.to_owned(),
+            Self::Good => 32,
+            Self::Notice => 33,
+            Self::Bad => 31,
+        };
+        format!("\u{1b}[{colour}m{text}\u{1b}[0m")
+    }
+}
+
+/// Whether data may be coloured: it goes to a terminal that knows colours, and nobody asked for none.
+pub(super) fn coloured() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Asks the person at the terminal, and gives the answer without blanks around it; empty when there is none.
+pub(super) fn ask(question: &str) -> String {
+    say(question);
+    let mut answer = String::new();
+    // Whoever cannot be read says nothing.
+    let _ = io::stdin().lock().read_line(&mut answer);
+    answer.trim().to_owned()
+}
+
 /// A table with a line of titles. Rows have as many cells as there are titles.
 pub(super) fn table(titles: &[(&str, Side)], rows: &[Vec<String>]) -> Vec<String> {
+    painted_table(titles, rows, |_, _| Tone::Plain)
+}
+
+/// The same with cells in the tone that `tone` gives for row and column.
+pub(super) fn painted_table(
+    titles: &[(&str, Side)],
+    rows: &[Vec<String>],
+    tone: impl Fn(usize, usize) -> Tone,
+) -> Vec<String> {
     let safe: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let widths: Vec<usize> = (0..titles.len())
         .map(|column| {
@@ -71,18 +121,23 @@ pub(super) fn table(titles: &[(&str, Side)], rows: &[Vec<String>]) -> Vec<String
             cells.chain([titles[column].0.chars().count()]).max().unwrap_or(0)
         })
         .collect();
-    let row_text = |cells: &mut dyn Iterator<Item = &str>| {
+    // A cell is painted without the blanks around it, which give it its width.
+    let row_text = |cells: &mut dyn Iterator<Item = (&str, Tone)>| {
         let mut text = String::new();
-        for ((cell, (_, side)), width) in cells.zip(titles).zip(&widths) {
+        for (((cell, tone), (_, side)), width) in cells.zip(titles).zip(&widths) {
+            let blanks = " ".repeat(width - cell.chars().count());
+            let cell = tone.paint(cell);
             match side {
-                Side::Left => text.push_str(&format!("{cell:<width$}  ")),
-                Side::Right => text.push_str(&format!("{cell:>width$}  ")),
+                Side::Left => text.push_str(&format!("{cell}{blanks}  ")),
+                Side::Right => text.push_str(&format!("{blanks}{cell}  ")),
             }
         }
         text.trim_end().to_owned()
     };
-    let mut text = vec![row_text(&mut titles.iter().map(|(title, _)| *title))];
-    text.extend(safe.iter().map(|row| row_text(&mut row.iter().map(String::as_str))));
+    let mut text = vec![row_text(&mut titles.iter().map(|(title, _)| (*title, Tone::Plain)))];
+    text.extend(safe.iter().enumerate().map(|(row, cells)| {
+        row_text(&mut cells.iter().enumerate().map(|(column, cell)| (cell.as_str(), tone(row, column))))
+    }));
     text
 }
 
@@ -97,6 +152,24 @@ mod tests {
         let rows = [row(["a", "12345", "x\u{1b}"]), row(["häuser", "7", ""])];
         assert_eq!(table(&titles, &rows), ["GROUP    TAIL  NOTE", "a       12345  x\\u{1b}", "häuser      7"]);
         assert_eq!(table(&titles, &[]), ["GROUP  TAIL  NOTE"]);
+    }
+
+    #[test]
+    fn colours_take_no_room() {
+        let titles = [("N", Side::Right), ("STATE", Side::Left), ("X", Side::Left)];
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["1", "live", "a"]), row(["20", "stuck", "b"])];
+        let tone = |row, column| match (row, column) {
+            (0, 1) => Tone::Good,
+            (1, 0) => Tone::Bad,
+            _ => Tone::Plain,
+        };
+        let painted = painted_table(&titles, &rows, tone);
+        assert_eq!(
+            painted,
+            [" N  STATE  X", " 1  \u{1b}[32mlive\u{1b}[0m   a", "\u{1b}[31m20\u{1b}[0m  stuck  b"],
+            "{painted:?}"
+        );
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! `eddyline tail`: prints events of a group, and goes on with those to come. The start is turned into an offset
-//! first, so that whatever happens to the connection, each event is printed once and none is left out.
+//! first, so that whatever happens to the connection, each event is printed once and none is left out. Reading as a
+//! consumer is in `consumer.rs`.
+
+mod consumer;
 
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::time::Duration;
@@ -9,9 +12,10 @@ use serde::Deserialize;
 use super::client::{Client, Connection, encoded, group_path};
 use super::event::{Event, Format, Line, parse};
 use super::failure::Failure;
+use super::interruptible;
 use super::output;
+use super::position::position;
 use super::trouble::Trouble;
-use crate::units::{parse_span, print_span};
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -19,7 +23,9 @@ EXAMPLES
   eddyline tail orders -f                     and those to come
   eddyline tail orders --since 5m | jq .total
   eddyline tail orders --since 2026-11-23T10:00:00Z --until 2026-11-23T11:00:00Z -o json
-  eddyline tail orders --since 1200 -f        from offset 1200 on";
+  eddyline tail orders --since 1200 -f        from offset 1200 on
+  eddyline tail orders --consumer billing     what this consumer has not acked
+  eddyline tail orders --consumer billing --ack -f > orders.log";
 
 /// Print events of a group, and follow it
 #[derive(Debug, clap::Args)]
@@ -40,6 +46,13 @@ pub(super) struct Tail {
     /// End before this: as for --since
     #[arg(long, value_name = "POSITION", value_parser = position)]
     until: Option<String>,
+    /// Read as this consumer, from its position on. Without --ack its position stays, and what was printed counts as
+    /// an attempt that failed
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["last", "since", "until"])]
+    consumer: Option<String>,
+    /// Ack what was printed
+    #[arg(long, requires = "consumer")]
+    ack: bool,
     /// How events are written [default: text on a terminal, else raw]
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
@@ -56,32 +69,21 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// A position as the broker takes it.
-fn position(text: &str) -> Result<String, String> {
-    let named = ["id:", "time:", "ago:", "last:", "consumer:"];
-    if text == "earliest" || text == "latest" || named.iter().any(|prefix| text.starts_with(prefix)) {
-        return Ok(text.to_owned());
-    }
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse::<u64>().map(|offset| offset.to_string()).map_err(|error| error.to_string());
-    }
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(format!("time:{moment:.6}"));
-    }
-    if let Ok(length) = parse_span(text) {
-        return Ok(format!("ago:{}", print_span(length)));
-    }
-    Err("expected a duration (5m), a time with its zone (2026-11-23T10:00:00Z), an offset, `earliest` or `latest`"
-        .to_owned())
-}
-
 impl Tail {
     pub(super) fn run(self) -> Result<(), Failure> {
         let client = self.connection.client()?;
         let terminal = std::io::stdout().is_terminal();
         let format = self.output.unwrap_or(if terminal { Format::Text } else { Format::Raw });
         let mut out = std::io::stdout().lock();
-        self.print(&client, &mut Printer { out: &mut out, format })
+        let printer = &mut Printer { out: &mut out, format };
+        match &self.consumer {
+            Some(name) => {
+                let reader = consumer::Reader::new(&client, &self.group, name, self.ack, self.follow);
+                reader.leave_when_interrupted()?;
+                reader.run(printer)
+            }
+            None => interruptible(|| self.print(&client, printer)),
+        }
     }
 
     fn print(&self, client: &Client, printer: &mut Printer<'_>) -> Result<(), Failure> {

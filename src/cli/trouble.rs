@@ -73,7 +73,24 @@ impl Refusal {
         }
     }
 
+    /// What to do about a consumer.
+    fn consumer_step(&self) -> Option<&'static str> {
+        Some(match self.problem.code.as_str() {
+            "no_consumer" => "`eddyline consumer ls` lists the consumers; `eddyline consumer subscribe` makes one",
+            "consumer_pending" | "consumer_revoked" => "`eddyline consumer approve GROUP CONSUMER` lets it read",
+            "consumer_suspended" => "`eddyline consumer resume GROUP CONSUMER` lets it read again",
+            "consumer_expired" => "`eddyline consumer approve GROUP CONSUMER --expires TIME` lets it read again",
+            "has_position" => "`eddyline consumer rewind` moves it; leave out --start",
+            "needs_skip" => "say --skip if events are to be left out",
+            "session_active" => "somebody else reads for it: `eddyline consumer info GROUP CONSUMER` says since when",
+            _ => return None,
+        })
+    }
+
     fn next_step(&self) -> Option<String> {
+        if let Some(step) = self.consumer_step() {
+            return Some(step.to_owned());
+        }
         let text = match self.status {
             _ if self.problem.code.is_empty() => "is --url the address of an Eddyline broker?".to_owned(),
             401 if self.problem.code == "bad_token" => {
@@ -86,8 +103,8 @@ impl Refusal {
                     .to_owned()
             }
             410 => match self.problem.more.get("earliest") {
-                Some(earliest) => format!("the first event still kept is {earliest}; begin with --since earliest"),
-                None => "begin with --since earliest".to_owned(),
+                Some(earliest) => format!("the first event still kept is {earliest}; `earliest` begins there"),
+                None => "`earliest` begins with the first event still kept".to_owned(),
             },
             413 => "send smaller events, or fewer in a batch (--batch)".to_owned(),
             416 => match self.problem.more.get("tail") {

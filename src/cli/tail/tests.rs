@@ -138,28 +138,6 @@ fn a_page_that_is_cut_short_fails_instead_of_ending() {
 }
 
 #[test]
-fn positions_are_read_as_people_write_them() {
-    let table = [
-        ("5m", "ago:5m"),
-        ("1h 30m", "ago:1h30m"),
-        ("1200", "1200"),
-        ("007", "7"),
-        ("2026-11-23T10:00:00Z", "time:2026-11-23T10:00:00.000000Z"),
-        ("2026-11-23T10:00:00.5+01:00", "time:2026-11-23T09:00:00.500000Z"),
-        ("earliest", "earliest"),
-        ("latest", "latest"),
-        ("last:7", "last:7"),
-        ("id:0193", "id:0193"),
-    ];
-    for (text, expected) in table {
-        assert_eq!(position(text), Ok(expected.to_owned()), "{text}");
-    }
-    for text in ["", "yesterday", "2026-11-23", "2026-11-23T10:00:00", "-5", "99999999999999999999"] {
-        assert!(position(text).is_err(), "{text}");
-    }
-}
-
-#[test]
 fn options_that_contradict_each_other_are_refused() {
     for line in [&["-n", "3", "--since", "1"][..], &["-f", "--until", "9"], &["-n", "1", "--until", "2"]] {
         assert!(parsed(line).is_err(), "{line:?}");
