@@ -1,4 +1,9 @@
-//! What the broker counts, in the names and base units of Prometheus.
+//! What the broker counts, in the names and base units of Prometheus. What is measured only when somebody asks is in
+//! `stats/scrape.rs`.
+
+mod scrape;
+
+pub use scrape::Scrape;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 pub use prometheus_client::metrics::counter::Counter;
@@ -51,6 +56,12 @@ pub struct ShardStats {
     pub checkpoint_seconds: Histogram,
     /// 1 once the shard stopped after a disk failure.
     pub failed: Gauge,
+    /// Events acked by consumers.
+    pub acked: Counter,
+    /// Events delivered to a consumer more than once.
+    pub redelivered: Counter,
+    /// Events copied to the dead letters.
+    pub dead_lettered: Counter,
 }
 
 /// Everything the broker counts.
@@ -65,6 +76,9 @@ pub struct Stats {
     checkpoints: Family<ShardLabel, Counter>,
     checkpoint_seconds: Family<ShardLabel, Histogram, fn() -> Histogram>,
     failed: Family<ShardLabel, Gauge>,
+    acked: Family<ShardLabel, Counter>,
+    redelivered: Family<ShardLabel, Counter>,
+    dead_lettered: Family<ShardLabel, Counter>,
     requests: Family<RouteLabel, Counter>,
     rejected: Family<CodeLabel, Counter>,
     /// Events delivered to readers.
@@ -87,6 +101,9 @@ impl Default for Stats {
             checkpoints: Family::default(),
             checkpoint_seconds: Family::new_with_constructor(seconds),
             failed: Family::default(),
+            acked: Family::default(),
+            redelivered: Family::default(),
+            dead_lettered: Family::default(),
             requests: Family::default(),
             rejected: Family::default(),
             delivered: Counter::default(),
@@ -111,6 +128,17 @@ impl Default for Stats {
             stats.checkpoint_seconds.clone(),
         );
         registry.register("shard_failed", "1 once a shard stopped after a disk failure", stats.failed.clone());
+        registry.register("consumer_acked_events", "Events acked by consumers", stats.acked.clone());
+        registry.register(
+            "consumer_redelivered_events",
+            "Events delivered to a consumer more than once",
+            stats.redelivered.clone(),
+        );
+        registry.register(
+            "consumer_dead_lettered_events",
+            "Events copied to the dead letters",
+            stats.dead_lettered.clone(),
+        );
         registry.register("http_requests", "Requests by route and status", stats.requests.clone());
         registry.register("rejected", "Requests refused, by error code", stats.rejected.clone());
         registry.register("events_delivered", "Events sent to readers", stats.delivered.clone());
@@ -134,6 +162,9 @@ impl Stats {
             checkpoints: self.checkpoints.get_or_create_owned(&label),
             checkpoint_seconds: self.checkpoint_seconds.get_or_create_owned(&label),
             failed: self.failed.get_or_create_owned(&label),
+            acked: self.acked.get_or_create_owned(&label),
+            redelivered: self.redelivered.get_or_create_owned(&label),
+            dead_lettered: self.dead_lettered.get_or_create_owned(&label),
         }
     }
 
@@ -148,12 +179,15 @@ impl Stats {
         self.rejected.get_or_create(&CodeLabel { code }).inc();
     }
 
-    /// All of it as OpenMetrics text.
+    /// All of it, and what was measured now, as OpenMetrics text.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, scrape: &Scrape) -> String {
         let mut out = String::new();
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        text::encode(&mut out, &registry).expect("a string takes all text");
+        let encoded = text::encode_registry(&mut out, &registry)
+            .and_then(|()| text::encode_registry(&mut out, scrape.registry()))
+            .and_then(|()| text::encode_eof(&mut out));
+        encoded.expect("a string takes all text");
         out
     }
 }

@@ -7,7 +7,7 @@
 //!         groups   make, list, show, change, remove
 //!         consumer  who reads with a position: life, reading, acks, status
 //!         tokens   list, make, revoke
-//!         operations  livez, readyz, metrics, status
+//!         operations  livez, readyz, status;  metrics
 //! auth     who asks, and may they        audit    what is told of a change
 //! problem  every error, mapped to HTTP in one place        encode  events as JSON, NDJSON, SSE
 //! ```
@@ -22,6 +22,7 @@ pub mod groups;
 pub mod json;
 pub mod key_path;
 pub mod live;
+pub mod metrics;
 pub mod operations;
 pub mod origin;
 pub mod parameters;
@@ -141,7 +142,7 @@ pub async fn answer(
     match &route.target {
         Target::Live => operations::live(exchange),
         Target::Ready => operations::ready(context, exchange).await,
-        Target::Metrics => operations::metrics(context, exchange),
+        Target::Metrics => metrics::metrics(context, &route.caller, exchange).await,
         Target::Status => operations::status(context, exchange).await,
         Target::Tokens => tokens::all(context, &route.caller, head, body, exchange).await?,
         Target::Token(id) => tokens::one(context, &route.caller, id, head, exchange).await?,

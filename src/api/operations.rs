@@ -1,4 +1,4 @@
-//! What an operator asks: is it alive, is it ready, what is it doing.
+//! What an operator asks: is it alive, is it ready, what is it doing. Metrics are in `metrics.rs`.
 
 use super::Context;
 use super::exchange::Exchange;
@@ -37,33 +37,6 @@ pub async fn ready(context: &Rc<Context>, exchange: &mut Exchange) {
     // A clock that jumped is worth telling, and no reason to take nothing.
     let ready = reasons.iter().all(|reason| reason["code"] == "clock_suspect");
     exchange.json(if ready { 200 } else { 503 }, &json!({ "ready": ready, "reasons": reasons }));
-}
-
-/// Answers `/metrics`.
-pub fn metrics(context: &Rc<Context>, exchange: &mut Exchange) {
-    let mut text = context.broker.stats.render();
-    let (resident, cpu_us) = system::usage();
-    let space = system::disk_space(&context.broker.data).ok();
-    let mut gauge = |name: &str, help: &str, value: String| {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        let family = name.strip_suffix("_total").unwrap_or(name);
-        text.insert_str(
-            text.rfind("# EOF").unwrap_or(text.len()),
-            &format!("# HELP {family} {help}.\n# TYPE {family} {kind}\n{name} {value}\n"),
-        );
-    };
-    gauge("eddyline_groups", "Groups", context.lookup.directory().count().to_string());
-    gauge("process_resident_memory_bytes", "Resident memory", resident.to_string());
-    gauge("process_cpu_seconds_total", "CPU time used", format!("{:.6}", cpu_us as f64 / 1e6));
-    if let Some(space) = space {
-        gauge("eddyline_disk_free_bytes", "Free space of the data directory's disk", space.free.to_string());
-        gauge(
-            "eddyline_disk_reserve_bytes",
-            "Space that is left alone",
-            context.broker.config.storage.reserve.to_string(),
-        );
-    }
-    exchange.reply(200).body("application/openmetrics-text; version=1.0.0; charset=utf-8", text.as_bytes());
 }
 
 /// Answers `/v1/status`.

@@ -35,6 +35,7 @@ pub(super) struct Client {
 }
 
 /// A token, which is shown to the broker and to nobody else.
+#[derive(Clone)]
 pub(super) struct Secret(String);
 
 impl std::fmt::Debug for Secret {

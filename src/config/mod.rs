@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// Readers with a position.
     pub consumers: Consumers,
+    /// What `/metrics` tells.
+    pub metrics: Metrics,
     /// What is said on stderr.
     pub log: Log,
     /// Tokens.
@@ -135,6 +137,15 @@ pub struct Consumers {
     pub stuck_after: Duration,
 }
 
+/// What `/metrics` tells one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Groups at most, the first by name.
+    pub groups: usize,
+    /// Consumers at most, the first by group and name.
+    pub consumers: usize,
+}
+
 /// What is said on stderr.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -212,6 +223,7 @@ impl Default for Config {
                 waiting: Duration::from_secs(5),
             },
             consumers: Consumers { lease: Duration::from_secs(30), stuck_after: Duration::from_secs(60) },
+            metrics: Metrics { groups: 1_000, consumers: 1_000 },
             log: Log { format: LogFormat::Auto, level: LogLevel::Info },
             auth: Auth { enabled: false },
         }

@@ -142,6 +142,11 @@ settings! {
     rare "consumers.stuck_after" => consumers.stuck_after,
         "A consumer that acks nothing for this long, although something was delivered, counts as stuck.";
 
+    rare "metrics.groups" => metrics.groups,
+        "Groups that /metrics tells of one by one, the first by name. 0: none.";
+    rare "metrics.consumers" => metrics.consumers,
+        "Consumers that /metrics tells of one by one, the first by group and name. 0: none.";
+
     common "log.format" => log.format,
         "\"text\", \"json\", or \"auto\": text on a terminal, else json.";
     common "log.level" => log.level,

@@ -96,6 +96,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("limits.waiting", "0s", ""),
     ("consumers.lease", "5s", ""),
     ("consumers.stuck_after", "1h", ""),
+    ("metrics.groups", "7", "7"),
+    ("metrics.consumers", "0", "0"),
     ("log.format", "json", ""),
     ("log.level", "trace", ""),
     ("auth.enabled", "true", "true"),

@@ -3,6 +3,7 @@
 //!
 //! An ack shares the commit of whatever else is written at that moment, and costs no sync of its own.
 
+use super::read::Range;
 use super::{Fault, Member, Shard, State};
 use crate::group::consumer::{self, Blocked, Change, Consumer, Life, Now, Refusal, Terms, There};
 use crate::group::{Batch, Events};
@@ -22,6 +23,22 @@ pub struct Ground<'g> {
     pub there: There<'g>,
     /// Both clocks.
     pub now: Now,
+}
+
+impl Ground<'_> {
+    /// The group's readable range.
+    #[must_use]
+    pub fn range(&self) -> Range {
+        Range { earliest: self.there.earliest, tail: self.there.tail }
+    }
+}
+
+impl ConsumerStatus {
+    /// The group's readable range.
+    #[must_use]
+    pub fn range(&self) -> Range {
+        Range { earliest: self.earliest, tail: self.tail }
+    }
 }
 
 /// A decision and the journal entry that holds what it rests on.
@@ -128,8 +145,16 @@ impl Shard {
         };
         state.snapshot.note_consumer(number, name, consumer);
         let was_blocked = consumer.blocked(now.instant).is_some();
+        let counted = [consumer.live.acked, consumer.redelivered, consumer.dead_lettered];
         let mut change = consumer.lapse(now);
         let result = decide(consumer, ground, &mut change);
+        let counters = [&self.stats.acked, &self.stats.redelivered, &self.stats.dead_lettered];
+        let counts = [consumer.live.acked, consumer.redelivered, consumer.dead_lettered];
+        for ((counter, before), count) in counters.into_iter().zip(counted).zip(counts) {
+            if count > before {
+                counter.inc_by(count - before);
+            }
+        }
         let part = match change {
             Change::Nothing => None,
             Change::Head(head) => {
@@ -354,6 +379,12 @@ impl Shard {
             (page, newest.unwrap_or_default())
         };
         self.durable(newest).await.map(|()| page)
+    }
+
+    /// What the decisions of a group's consumers rest on now.
+    pub(super) fn ground<'m>(&self, member: &'m Member) -> Ground<'m> {
+        let (earliest, tail) = (member.group.earliest, member.group.visible_next());
+        Ground { there: There { earliest, tail, gaps: &member.group.gaps }, now: self.now() }
     }
 
     fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {

@@ -29,6 +29,7 @@ pub mod repair;
 mod replay;
 mod segments;
 mod space;
+pub mod survey;
 mod tails;
 pub mod tokens;
 pub mod verify;

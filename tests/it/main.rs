@@ -12,19 +12,17 @@ mod abuse;
 mod approval;
 mod audit;
 mod command_line;
-<<<<<<< HEAD
+mod consumer_cli;
 mod consumer_failures;
 mod consumer_moves;
 mod consumer_sessions;
 mod consumers;
-=======
-mod consumer_cli;
->>>>>>> 3cb41e4 (Add eddyline consumer, and tail --consumer: approve, show, move and read from the command line)
 mod crash;
 mod disk_full;
 mod groups;
 mod limits;
 mod live;
+mod metrics;
 mod openapi;
 mod operations;
 mod origins;

@@ -3,7 +3,6 @@
 use crate::broker::{Broker, PATIENCE, eventually};
 use crate::http::Client;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -30,72 +29,6 @@ fn a_broker_says_how_it_is() {
     assert_eq!(status["shards"].as_array().map(Vec::len), Some(2));
     assert!(status["disk"]["free_bytes"].as_u64() > status["disk"]["reserve_bytes"].as_u64(), "{status}");
     assert!(status["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{status}");
-}
-
-/// The samples of an OpenMetrics text by name and labels, checked line by line.
-fn samples(text: &str) -> HashMap<String, f64> {
-    let text = text.strip_suffix("# EOF\n").expect("a text with an end");
-    let mut families: HashMap<&str, &str> = HashMap::new();
-    let mut samples = HashMap::new();
-    let mut helped = HashSet::new();
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# ") {
-            let mut words = rest.splitn(3, ' ');
-            match (words.next(), words.next(), words.next()) {
-                (Some("TYPE"), Some(family), Some(kind)) => {
-                    assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-                    assert_eq!(families.insert(family, kind), None, "{family} is told once");
-                }
-                (Some("HELP"), Some(family), Some(_)) => assert!(helped.insert(family), "{family} is told once"),
-                (Some("UNIT"), Some(family), Some(unit)) => assert!(family.ends_with(unit), "{line}"),
-                _ => panic!("{line:?} is no OpenMetrics"),
-            }
-            continue;
-        }
-        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?} is no sample"));
-        let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line:?} has no value"));
-        let bare = name.split('{').next().expect("a name");
-        assert!(bare.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{line:?}");
-        let family = families.iter().find(|(family, kind)| match **kind {
-            "counter" => bare.strip_suffix("_total") == Some(family),
-            "histogram" => ["_bucket", "_sum", "_count"].iter().any(|end| bare.strip_suffix(end) == Some(family)),
-            _ => bare == **family,
-        });
-        assert!(family.is_some_and(|(family, _)| helped.contains(family)), "{line:?} belongs to no family");
-        assert_eq!(samples.insert(name.to_owned(), value), None, "{name} is told once");
-    }
-    samples
-}
-
-#[test]
-fn metrics_are_openmetrics_and_count_what_happened() {
-    let broker = orders(&[]);
-    let mut client = broker.client();
-    broker.produce_lines("orders", "a\nb\nc");
-    for _ in 0..2 {
-        client.ask("POST", &format!("{EVENTS}?producer=p&seq=0"), &[], "d");
-    }
-    client.get(&format!("{EVENTS}?from=99"));
-    client.get(&format!("{EVENTS}?limit=2"));
-    eventually("earlier connections are forgotten", || client.get("/v1/status").json()["connections"] == 1);
-    let answer = client.get("/metrics");
-    assert_eq!(answer.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
-    let samples = samples(answer.text());
-    for (name, value) in [
-        ("eddyline_events_produced_total{shard=\"0\"}", 4.0),
-        ("eddyline_duplicates_total{shard=\"0\"}", 1.0),
-        ("eddyline_rejected_total{code=\"behind_tail\"}", 1.0),
-        ("eddyline_events_delivered_total", 2.0),
-        ("eddyline_groups", 1.0),
-        ("eddyline_connections", 1.0),
-        ("eddyline_shard_failed{shard=\"0\"}", 0.0),
-    ] {
-        assert_eq!(samples.get(name), Some(&value), "{name} in\n{}", answer.text());
-    }
-    for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "eddyline_disk_free_bytes"] {
-        assert!(samples.get(name).is_some_and(|value| *value > 0.0), "{name}");
-    }
-    client.assert_in_step("metrics");
 }
 
 #[test]

@@ -16,11 +16,12 @@ use crate::shard::Fault;
 use crate::shard::consumers::ConsumerStatus;
 use crate::shard::cursor::{Cursor, Frames};
 use crate::shard::directory::Entry;
+use crate::shard::read::Range;
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Answers `GET …/consumers/{consumer}`.
@@ -183,7 +184,7 @@ pub async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) 
 }
 
 /// Id and time of an event, if it can be read.
-async fn stamp(context: &Rc<Context>, entry: &Entry, offset: u64) -> Option<(u128, u64)> {
+pub async fn stamp(context: &Rc<Context>, entry: &Entry, offset: u64) -> Option<(u128, u64)> {
     let mut cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, offset);
     let mut frames = Frames::default();
     if !cursor.read(&mut frames).await.ok()? {
@@ -193,10 +194,19 @@ async fn stamp(context: &Rc<Context>, entry: &Entry, offset: u64) -> Option<(u12
     events.find(|event| event.offset == offset).map(|event| (event.id, event.received_us))
 }
 
+/// What a consumer may be doing.
+pub const STATES: [&str; 10] =
+    ["pending", "suspended", "revoked", "idle", "disconnected", "catching_up", "live", "blocked", "stuck", "gap"];
+
 /// In a word what a consumer is doing, and where that needs one, the reason.
 #[must_use]
-pub fn state(status: &ConsumerStatus, stuck_after: Duration) -> (&'static str, Option<&'static str>) {
-    let consumer = &status.consumer;
+pub fn state(
+    consumer: &Consumer,
+    range: Range,
+    now: Instant,
+    blocked: Option<Blocked>,
+    stuck_after: Duration,
+) -> (&'static str, Option<&'static str>) {
     let in_flight = consumer.live.delivered_next > consumer.head();
     match consumer.life {
         Life::Pending => return ("pending", None),
@@ -207,20 +217,20 @@ pub fn state(status: &ConsumerStatus, stuck_after: Duration) -> (&'static str, O
     if consumer.live.corrupt {
         return ("blocked", Some("corrupt"));
     }
-    if let Some(Blocked::Poison) = status.blocked {
+    if let Some(Blocked::Poison) = blocked {
         return ("stuck", Some("poison"));
     }
-    if consumer.gap.is_some() || consumer.next < status.earliest {
+    if consumer.gap.is_some() || consumer.next < range.earliest {
         return ("gap", Some("events were lost to retention before they were acked"));
     }
-    let waits = consumer.live.progress.map(|since| status.now.instant.saturating_duration_since(since));
-    let caught_up = consumer.head() >= status.tail;
-    match (consumer.session.is_some(), status.blocked) {
+    let waits = consumer.live.progress.map(|since| now.saturating_duration_since(since));
+    let caught_up = consumer.head() >= range.tail;
+    match (consumer.session.is_some(), blocked) {
         (false, _) if caught_up => ("idle", None),
         (false, _) => ("disconnected", None),
         (true, _) if in_flight && waits.is_some_and(|waits| waits >= stuck_after) => ("stuck", Some("no_ack")),
         (true, Some(blocked)) => ("blocked", Some(blocked.name())),
-        (true, None) if consumer.live.delivered_next >= status.tail => ("live", None),
+        (true, None) if consumer.live.delivered_next >= range.tail => ("live", None),
         (true, None) => ("catching_up", None),
     }
 }
@@ -233,7 +243,13 @@ fn time(us: u64) -> Value {
 async fn describe(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) -> Result<Value, Fault> {
     let consumer = &status.consumer;
     let lag = lag(context, entry, status).await?;
-    let (state, reason) = state(status, context.broker.config.consumers.stuck_after);
+    let (state, reason) = state(
+        consumer,
+        status.range(),
+        status.now.instant,
+        status.blocked,
+        context.broker.config.consumers.stuck_after,
+    );
     let acked = consumer.next.checked_sub(1).filter(|_| consumer.acked_at_us > 0);
     let stamped = match acked {
         Some(offset) if offset >= status.earliest => stamp(context, entry, offset).await,

@@ -289,6 +289,8 @@ pub struct Live {
     pub snapshot: u64,
     /// When the shard looks at its lease next.
     pub look_at: Option<Instant>,
+    /// Events acked since the start.
+    pub acked: u64,
     /// Acked events a second over the last minute or so.
     pub rate: Rate,
 }

@@ -265,6 +265,7 @@ impl Consumer {
         if offset >= delivered {
             return Err(Refusal::BeyondDelivered { delivered });
         }
+        self.live.acked += offset + 1 - head;
         self.live.rate.count(offset + 1 - head, now.instant);
         self.advance(offset + 1, now.wall_us);
         self.live.progress = (!self.live.in_flight.is_empty()).then_some(now.instant);
