@@ -119,6 +119,11 @@ fn one_token(place: &str, text: &str) -> Result<Secret, Failure> {
 }
 
 impl Client {
+    /// Address of the broker.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The broker went away in the middle of an answer.
     pub(super) fn lost(&self, cause: String) -> Trouble {
         Trouble::Unreachable { url: self.url.clone(), cause, unsent: false }
@@ -178,6 +183,13 @@ impl Answer {
     /// The body, as it comes in.
     pub(super) fn into_reader(self) -> impl Read {
         self.body.into_reader()
+    }
+
+    /// The body as text.
+    pub(super) fn text(self) -> Result<String, Trouble> {
+        let url = self.url;
+        let body = self.body.into_with_config().limit(BODY_BYTES_MAX).lossy_utf8(true).read_to_string();
+        body.map_err(|error| trouble(&url, &error))
     }
 
     /// The one JSON value of the body.

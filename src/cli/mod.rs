@@ -24,6 +24,7 @@ mod startup;
 mod status;
 mod tail;
 mod token;
+mod top;
 mod trouble;
 mod verify;
 
@@ -69,6 +70,7 @@ enum Command {
     Token(token::Token),
     Consumer(consumer::Consumer),
     Status(status::Status),
+    Top(top::Top),
     Verify(verify::Verify),
     Repair(repair::Repair),
     Config(settings::Settings),
@@ -98,11 +100,12 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        // Brokers end by their own drain, `produce` with its tally, and `tail` leaves its session.
+        // Brokers end by their own drain, `produce` with its tally; `tail` leaves its session, `top` the terminal.
         Command::Dev(command) => command.run(),
         Command::Serve(command) => command.run(),
         Command::Produce(command) => command.run(),
         Command::Tail(command) => command.run(),
+        Command::Top(command) => command.run(),
         Command::Group(command) => interruptible(|| command.run()),
         Command::Token(command) => interruptible(|| command.run()),
         Command::Consumer(command) => interruptible(|| command.run()),

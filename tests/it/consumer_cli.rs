@@ -193,3 +193,31 @@ fn a_consumer_that_is_followed_survives_restarts_and_leaves_its_session_when_int
     assert_eq!(status()["session"], Value::Null, "the next one need not wait for a lease to lapse");
     assert_eq!(printed.try_iter().next(), None, "nothing is printed twice");
 }
+
+#[test]
+fn top_shows_a_broker_off_a_terminal_too() {
+    let broker = orders();
+    let looks = client(&broker, &["top", "-n", "2", "--interval", "100ms", "-o", "json"]).with(0);
+    let ticks: Vec<Value> =
+        looks.text().lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    assert_eq!(ticks.len(), 2);
+    for tick in &ticks {
+        assert!(tick["events_in"].as_f64().is_some_and(|rate| rate >= 0.0), "{tick}");
+        assert_eq!((&tick["groups"], &tick["consumers_all"]), (&1.into(), &1.into()));
+        assert!(tick["disk"]["free_bytes"].as_u64() > tick["disk"]["reserve_bytes"].as_u64(), "{tick}");
+        assert_eq!((&tick["worst"]["consumer"], &tick["worst"]["lag"]["events"]), (&"billing".into(), &5.into()));
+        assert_eq!(tick["consumers"][0]["cursor"]["acked_offset"], 4);
+    }
+    let table = client(&broker, &["top", "-n", "1", "--interval", "100ms"]).with(0);
+    let lines: Vec<&str> = table.text().lines().collect();
+    assert!(lines[0].starts_with("eddyline ") && lines[0].ends_with("running"), "{}", table.text());
+    assert!(lines.last().is_some_and(|line| line.starts_with("orders  billing ")), "{}", table.text());
+    assert!(!table.text().contains('\u{1b}'), "no drawing off a terminal");
+    client(&broker, &["top", "--interval", "1ms"]).with(2).saying("100ms");
+    client(&broker, &["top", "-n", "0"]).with(2);
+    let url = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    run(env!("CARGO_BIN_EXE_eddyline"), &["top", "-n", "1", "--url", &url], "").with(3).saying("Connection refused");
+}

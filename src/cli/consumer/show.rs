@@ -87,6 +87,11 @@ fn all(client: &Client, group: Option<&str>) -> Result<Vec<Value>, Failure> {
     }
 }
 
+/// The first consumers of all groups, as many as one page holds.
+pub(in crate::cli) fn first(client: &Client) -> Result<Vec<Value>, Trouble> {
+    page_of(client, None, None).map(|page| page.consumers)
+}
+
 /// What the broker said of consumers, as rows.
 pub(in crate::cli) fn rows(consumers: &[Value]) -> Result<Vec<Row>, Failure> {
     let row = |value: &Value| Row::deserialize(value);
