@@ -3,9 +3,10 @@
 
 use super::Context;
 use super::auth::Caller;
-use super::consumer::status::{STATES, stamp, state};
+use super::consumer::status::{STATES, read_stamp, state};
 use super::exchange::Exchange;
 use crate::io::{ring, system};
+use crate::shard::cursor::Cursor;
 use crate::shard::directory::Entry;
 use crate::shard::survey::Standing;
 use crate::stats::Scrape;
@@ -139,7 +140,9 @@ async fn tell(context: &Rc<Context>, scrape: &Scrape, entry: &Entry, standings: 
             _ if lag == 0 => None,
             Some(known) => *known,
             None => {
-                let read = stamp(context, entry, head).await.map(|(_, received)| received);
+                let (shard, group) = (entry.table.shard, entry.table.number);
+                let cursor = Cursor::new(Rc::clone(&context.shards), shard, group, head);
+                let read = read_stamp(cursor, head).await.map(|(_, received)| received);
                 ring::park().await;
                 *received.entry(head).or_insert(read)
             }

@@ -1,10 +1,11 @@
 //! A consumer's side of the conversation, for the tests: every call is a request on a connection of its own unless it
 //! must not be, for nothing of a consumer depends on which connection a call comes in on.
 
-use crate::broker::Broker;
+use crate::broker::{Broker, PATIENCE};
 use crate::http::{Answer, Client};
 use crate::live::Reader;
 use serde_json::Value;
+use std::net::SocketAddr;
 
 /// A consumer by its name.
 pub(crate) struct Consumer {
@@ -135,4 +136,40 @@ pub(crate) fn orders(settings: &[(&str, &str)], events: u64) -> Broker {
 pub(crate) fn produce(broker: &Broker, numbers: std::ops::Range<u64>) {
     let lines: Vec<String> = numbers.map(|number| number.to_string()).collect();
     broker.produce_lines("orders", &lines.join("\n"));
+}
+
+/// Somebody who calls a broker that may be killed at any moment.
+pub(crate) struct Caller(ureq::Agent);
+
+impl Caller {
+    pub(crate) fn new() -> Self {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
+        Self(config.build().into())
+    }
+
+    /// The answer's status and JSON; `None` when none came, or not all of it.
+    pub(crate) fn call(&self, address: SocketAddr, method: &str, target: &str, body: &str) -> Option<(u16, Value)> {
+        let request = ureq::http::Request::builder().method(method).uri(format!("http://{address}{target}"));
+        let mut answer = self.0.run(request.body(body.to_owned()).expect("a request")).ok()?;
+        let status = answer.status().as_u16();
+        let text = answer.body_mut().with_config().limit(64 << 20).read_to_string().ok()?;
+        let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") };
+        Some((status, value))
+    }
+
+    /// Posts text; gives the status.
+    pub(crate) fn post(&self, address: SocketAddr, target: &str, lines: &str) -> Option<u16> {
+        let post = self.0.post(format!("http://{address}{target}")).header("Content-Type", "text/plain").send(lines);
+        post.ok().map(|answer| answer.status().as_u16())
+    }
+
+    /// The lines of an answer that does not end by itself; `None` when it is another one.
+    pub(crate) fn lines(&self, address: SocketAddr, target: &str) -> Option<impl Iterator<Item = String> + use<>> {
+        let answer = self.0.get(format!("http://{address}{target}")).call().ok()?;
+        if answer.status() != 200 {
+            return None;
+        }
+        let reader = std::io::BufReader::new(answer.into_body().into_reader());
+        Some(std::io::BufRead::lines(reader).map_while(Result::ok))
+    }
 }

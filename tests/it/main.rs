@@ -2,6 +2,7 @@
 
 mod broker;
 mod consumer;
+mod consumer_history;
 mod history;
 mod http;
 mod image;
@@ -12,7 +13,9 @@ mod abuse;
 mod approval;
 mod audit;
 mod command_line;
+mod consumer_chaos;
 mod consumer_cli;
+mod consumer_crashes;
 mod consumer_failures;
 mod consumer_moves;
 mod consumer_sessions;

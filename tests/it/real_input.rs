@@ -51,13 +51,13 @@ struct Line<'l> {
 }
 
 /// What is to be taken of `all` in this build.
-fn some(all: usize, debug: usize) -> usize {
+pub(crate) fn some(all: usize, debug: usize) -> usize {
     let full = !cfg!(debug_assertions) || std::env::var("EDDYLINE_TEST_FULL").is_ok_and(|value| value == "1");
     if full { all } else { debug }
 }
 
 /// The records of a published file, each as it stands there.
-fn records(name: &str, most: usize) -> Vec<String> {
+pub(crate) fn records(name: &str, most: usize) -> Vec<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node_modules/vega-datasets/data").join(name);
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| {
         panic!("{}: {error}; `npm ci --prefix tests` brings the data of these tests", file.display())

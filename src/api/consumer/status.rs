@@ -18,7 +18,7 @@ use crate::shard::cursor::{Cursor, Frames};
 use crate::shard::directory::Entry;
 use crate::shard::read::Range;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ pub(super) async fn show(
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
     let status = ask(context, subject).await?;
-    let mut shown = describe(context, &subject.entry, &status).await?;
+    let mut shown = describe(context, &subject.entry, &status, &mut Looked::default()).await?;
     if let Some(token) = token {
         shown["token"] = json!(token);
     }
@@ -82,8 +82,9 @@ pub async fn of_group(
     let more = page.len() > limit;
     page.truncate(limit);
     let mut consumers = Vec::with_capacity(page.len());
+    let mut looked = Looked::default();
     for status in &page {
-        consumers.push(describe(context, &entry, status).await?);
+        consumers.push(describe(context, &entry, status, &mut looked).await?);
     }
     let mut answer = json!({ "consumers": consumers });
     if let Some(last) = page.last().filter(|_| more) {
@@ -109,6 +110,7 @@ pub async fn of_all(
     let (after_group, after_name) = after.split_once('/').unwrap_or((&after, ""));
     let limit = parameters.count("limit", 100, CONSUMERS_PER_PAGE_MAX as u64)? as usize;
     let mut shown = Vec::new();
+    let mut looked = Looked::default();
     let mut next = None;
     for entry in groups_with_consumers(context, &prefix, |group| caller.sees(group)).await {
         let group = &*entry.table.name;
@@ -121,7 +123,8 @@ pub async fn of_all(
                 next = shown.last().map(|(name, _): &(String, Value)| name.clone());
                 break;
             }
-            shown.push((format!("{group}/{}", status.name), describe(context, &entry, &status).await?));
+            let described = describe(context, &entry, &status, &mut looked).await?;
+            shown.push((format!("{group}/{}", status.name), described));
         }
         if next.is_some() {
             break;
@@ -157,35 +160,64 @@ async fn page(context: &Context, entry: &Entry, after: &str, limit: usize) -> Re
 
 /// How far a consumer is behind.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Lag {
+struct Lag {
     /// Events that are not acked.
-    pub events: u64,
+    events: u64,
     /// Their stored bytes, from the frame that holds the first.
-    pub bytes: u64,
+    bytes: u64,
     /// Age of the oldest of them.
-    pub seconds: f64,
+    seconds: f64,
 }
 
+/// What was looked up for one answer: most consumers of a group stand at the same few offsets.
+#[derive(Default)]
+struct Looked {
+    consumers: usize,
+    /// By group and offset: stored bytes from there on.
+    bytes: HashMap<(u32, u64), u64>,
+    /// The same: id and time of the event, if it can be read.
+    stamps: HashMap<(u32, u64), Option<(u128, u64)>>,
+}
+
+/// Consumers described between two turns of the loop.
+const CONSUMERS_PER_SLICE: usize = 16;
+
 /// Computes how far a consumer is behind.
-///
-/// # Errors
-/// When its group is gone.
-pub async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) -> Result<Lag, Fault> {
+async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus, looked: &mut Looked) -> Result<Lag, Fault> {
     let head = status.consumer.next.max(status.earliest);
     if !status.consumer.has_position() || head >= status.tail {
         return Ok(Lag::default());
     }
     let (shard, group) = (entry.table.shard, entry.table.number);
-    let bytes = context.shards.ask(shard, move |shard| Box::pin(async move { shard.bytes_from(group, head).await }));
-    let bytes = bytes.await.unwrap_or_default();
-    let oldest = stamp(context, entry, head).await.map_or(status.now.wall_us, |(_, received)| received);
+    let bytes = match looked.bytes.get(&(group, head)) {
+        Some(known) => *known,
+        None => {
+            let bytes =
+                context.shards.ask(shard, move |shard| Box::pin(async move { shard.bytes_from(group, head).await }));
+            let bytes = bytes.await.unwrap_or_default();
+            looked.bytes.insert((group, head), bytes);
+            bytes
+        }
+    };
+    let oldest = stamp(context, entry, head, looked).await.map_or(status.now.wall_us, |(_, received)| received);
     let seconds = status.now.wall_us.saturating_sub(oldest) as f64 / 1e6;
     Ok(Lag { events: status.tail - head - status.lost, bytes, seconds })
 }
 
 /// Id and time of an event, if it can be read.
-pub async fn stamp(context: &Rc<Context>, entry: &Entry, offset: u64) -> Option<(u128, u64)> {
-    let mut cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, offset);
+async fn stamp(context: &Rc<Context>, entry: &Entry, offset: u64, looked: &mut Looked) -> Option<(u128, u64)> {
+    let key = (entry.table.number, offset);
+    if let Some(known) = looked.stamps.get(&key) {
+        return *known;
+    }
+    let cursor = Cursor::new(Rc::clone(&context.shards), entry.table.shard, entry.table.number, offset);
+    let stamp = read_stamp(cursor, offset).await;
+    looked.stamps.insert(key, stamp);
+    stamp
+}
+
+/// The same, looked up alone.
+pub async fn read_stamp(mut cursor: Cursor, offset: u64) -> Option<(u128, u64)> {
     let mut frames = Frames::default();
     if !cursor.read(&mut frames).await.ok()? {
         return None;
@@ -240,19 +272,23 @@ fn time(us: u64) -> Value {
 }
 
 /// Everything about a consumer.
-async fn describe(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) -> Result<Value, Fault> {
+async fn describe(
+    context: &Rc<Context>,
+    entry: &Entry,
+    status: &ConsumerStatus,
+    looked: &mut Looked,
+) -> Result<Value, Fault> {
+    looked.consumers += 1;
+    if looked.consumers.is_multiple_of(CONSUMERS_PER_SLICE) {
+        crate::io::ring::park().await;
+    }
     let consumer = &status.consumer;
-    let lag = lag(context, entry, status).await?;
-    let (state, reason) = state(
-        consumer,
-        status.range(),
-        status.now.instant,
-        status.blocked,
-        context.broker.config.consumers.stuck_after,
-    );
+    let lag = lag(context, entry, status, looked).await?;
+    let stuck_after = context.broker.config.consumers.stuck_after;
+    let (state, reason) = state(consumer, status.range(), status.now.instant, status.blocked, stuck_after);
     let acked = consumer.next.checked_sub(1).filter(|_| consumer.acked_at_us > 0);
     let stamped = match acked {
-        Some(offset) if offset >= status.earliest => stamp(context, entry, offset).await,
+        Some(offset) if offset >= status.earliest => stamp(context, entry, offset, looked).await,
         _ => None,
     };
     let lease_left = consumer.lapses_at().map(|at| at.saturating_duration_since(status.now.instant).as_millis() as u64);
