@@ -64,8 +64,13 @@ impl History {
             assert_eq!(offset(event), first + place as u64, "events follow one another");
             assert_eq!(event["data"], offset(event), "an event is what was produced as that");
         }
-        self.0.lock().expect("no panic").1.push(Line::Given(first, last + 1));
+        self.reached(first, last);
         Some((first, last))
+    }
+
+    /// Notes that the events `first..=last` reached a client.
+    pub(crate) fn reached(&self, first: u64, last: u64) {
+        self.0.lock().expect("no panic").1.push(Line::Given(first, last + 1));
     }
 
     pub(crate) fn lines(self) -> Vec<Line> {

@@ -19,6 +19,7 @@ mod consumer_crashes;
 mod consumer_failures;
 mod consumer_moves;
 mod consumer_sessions;
+mod consumer_story;
 mod consumers;
 mod crash;
 mod disk_full;

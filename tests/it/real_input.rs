@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Lines of one request.
 const BATCH_LINES: usize = 2_000;
 /// Records of the large file that a debug build takes.
-const DEBUG_RECORDS: usize = 30_000;
+pub(crate) const DEBUG_RECORDS: usize = 30_000;
 /// Records that are posted one by one, and in a debug build.
 const SINGLES: usize = 20_000;
 const DEBUG_SINGLES: usize = 4_000;
