@@ -20,11 +20,11 @@ use crate::group::consumer::{self, Consumer};
 use crate::group::record;
 use crate::group::table::Table;
 use crate::io::file::{self, SegmentFile};
+use crate::limits::PACE_BYTES;
 use crate::log::file_header::Identity;
 use crate::log::state::{self as state_file, Checkpoint, RecordKind, Records};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
@@ -224,9 +224,13 @@ impl Shard {
         }
         let Some(taking) = self.state.borrow_mut().snapshot.taking.take() else { return };
         let checkpoint = taking.checkpoint;
-        let bytes = taking.records.finish(&checkpoint, self.settings.identity, self.number);
-        let directory = self.settings.directory.clone();
-        let written = self.mover.run(move || write_state(&directory, checkpoint.generation, &bytes)).await;
+        let (directory, identity, number) = (self.settings.directory.clone(), self.settings.identity, self.number);
+        // Many consumers are many megabytes: their checksum, too, is the mover's work.
+        let written = self.mover.run(move || {
+            let bytes = taking.records.finish(&checkpoint, identity, number);
+            write_state(&directory, checkpoint.generation, &bytes)
+        });
+        let written = written.await;
         let state = &mut *self.state.borrow_mut();
         if let Err(error) = written {
             let cause = format!("the state file of shard {} could not be written: {error}", self.number);
@@ -271,10 +275,12 @@ impl Shard {
                 let Some(member) = state.groups.get_mut(&number) else { return };
                 let start = after.take().map_or(Bound::Unbounded, Bound::Excluded);
                 let rest = member.group.consumers.range_mut::<Box<str>, _>((start, Bound::Unbounded));
+                let mut last = None;
                 for (name, consumer) in rest.take(CONSUMERS_PER_SLICE) {
                     state.snapshot.note_consumer(number, name, consumer);
-                    after = Some(name.clone());
+                    last = Some(name);
                 }
+                after = last.cloned();
             }
             if after.is_none() {
                 return;
@@ -366,7 +372,8 @@ pub(super) fn add_outbox(records: &mut Records, outbox: &Outbox) {
     }
 }
 
-/// Writes a generation over the one before the last. Blocks: on the mover, and at start-up.
+/// Writes a generation over the one before the last, in pieces, so that commits keep the disk. Blocks: on the mover, and
+/// at start-up.
 pub(super) fn write_state(directory: &Path, generation: u64, bytes: &[u8]) -> io::Result<()> {
     let path = directory.join(state_file::file_name(generation));
     let room = (bytes.len() as u64).next_power_of_two().max(state_file::STATE_FILE_BYTES_FIRST);
@@ -378,9 +385,14 @@ pub(super) fn write_state(directory: &Path, generation: u64, bytes: &[u8]) -> io
         }
         reserved => reserved?,
     }
-    let file = std::fs::File::options().write(true).open(path)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_data()
+    let file = SegmentFile::open(&path)?;
+    let mut position = 0;
+    for piece in bytes.chunks(PACE_BYTES as usize) {
+        file.write(&[piece], position)?;
+        file.write_out(position, piece.len() as u64)?;
+        position += piece.len() as u64;
+    }
+    file.sync()
 }
 
 /// The first state of a shard: nothing in it.

@@ -95,7 +95,7 @@ fn who_names_no_session_shares_one_but_not_with_a_stream() {
 #[test]
 fn who_stands_by_comes_as_soon_as_the_session_is_left() {
     for cores in ["1", "2"] {
-        let broker = orders(&[("cores", cores)], 10);
+        let broker = orders(&[("cores", cores), ("consumers.lease", "10m")], 10);
         let billing = Consumer::subscribed(&broker, "orders", "billing", "");
         for round in 0..3 {
             let session = billing.session(&broker, "");
@@ -103,7 +103,7 @@ fn who_stands_by_comes_as_soon_as_the_session_is_left() {
             eventually("it stands by", || billing.status(&broker)["standbys"] == 1);
             let left = billing.call(&broker, "DELETE", &format!("/session?session={session}"), "");
             assert_eq!(left.status, 204);
-            // The lease had thirty seconds left, which is as long as this client has patience.
+            // The lease had minutes left.
             let answer = poll.answer();
             assert_eq!((answer.status, answer.offsets()), (200, vec![round]));
             billing.acked(&broker, round, "");
@@ -115,7 +115,7 @@ fn who_stands_by_comes_as_soon_as_the_session_is_left() {
 
 #[test]
 fn who_comes_while_the_session_is_being_left_does_not_wait_for_its_lease() {
-    let broker = orders(&[("cores", "2")], 100);
+    let broker = orders(&[("cores", "2"), ("consumers.lease", "10m")], 100);
     for number in 0..4 {
         let billing = Consumer::subscribed(&broker, "orders", &format!("billing-{number}"), "");
         let (mut holder, mut comer) = (broker.client(), broker.client());

@@ -301,6 +301,8 @@ async fn letters_of(cursor: &mut Cursor, consumer: &str, most: usize) -> Result<
             }
         }
         cursor.advance(next);
+        // Letters of others may be many, and what is read from memory makes no pause.
+        crate::io::ring::park().await;
     }
     offsets.sort_unstable();
     offsets.dedup();
