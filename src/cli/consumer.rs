@@ -5,7 +5,6 @@ mod moves;
 pub(super) mod show;
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
@@ -14,8 +13,9 @@ use super::client::{Client, Connection, consumer_path};
 use super::failure::Failure;
 use super::output::{self, Output};
 use super::position::position;
+use super::token::expiry;
 use super::trouble::Trouble;
-use crate::units::{Size, Span, parse_span};
+use crate::units::{Size, Span};
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -138,8 +138,8 @@ struct Grant {
     #[arg(long, value_enum)]
     on_poison: Option<OnPoison>,
     /// From then on it may not read: a time (2026-11-23T10:00:00Z), or a duration from now (30d)
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    expires: Option<jiff::Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = expiry)]
+    expires: Option<String>,
 }
 
 /// What happens to an event whose every attempt failed.
@@ -149,16 +149,6 @@ enum OnPoison {
     Stall,
     /// The event goes to the dead letters, and the consumer goes on
     DeadLetter,
-}
-
-/// A moment to come, as a time or from now on.
-fn moment(text: &str) -> Result<jiff::Timestamp, String> {
-    if let Ok(moment) = text.parse() {
-        return Ok(moment);
-    }
-    let wrong = || "expected a time with its zone (2026-11-23T10:00:00Z) or a duration (30d)".to_owned();
-    let length: Duration = parse_span(text).map_err(|_| wrong())?;
-    jiff::Timestamp::now().checked_add(length).map_err(|_| wrong())
 }
 
 impl Grant {
@@ -177,7 +167,7 @@ impl Grant {
             ("max_in_flight", (!in_flight.is_empty()).then(|| in_flight.into())),
             ("max_attempts", self.max_attempts.map(Value::from)),
             ("on_poison", poison),
-            ("expires", self.expires.map(|moment| moment.to_string().into())),
+            ("expires", self.expires.as_deref().map(Value::from)),
         ]);
         Value::Object(all)
     }

@@ -99,7 +99,7 @@ struct Create {
 }
 
 /// A moment as the broker takes it.
-fn expiry(text: &str) -> Result<String, String> {
+pub(super) fn expiry(text: &str) -> Result<String, String> {
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(format!("{moment:.6}"));
     }

@@ -33,12 +33,10 @@ fn an_approval_says_what_was_named_and_nothing_else() {
         ),
         (&["--max-attempts", "3", "--on-poison", "dead-letter"], r#"{"max_attempts":3,"on_poison":"dead_letter"}"#),
         (&["--max-attempts", "0", "--on-poison", "stall"], r#"{"max_attempts":0,"on_poison":"stall"}"#),
-        (&["--expires", "2026-11-23T10:00:00+01:00"], r#"{"expires":"2026-11-23T09:00:00Z"}"#),
+        (&["--expires", "2026-11-23T10:00:00+01:00"], r#"{"expires":"2026-11-23T09:00:00.000000Z"}"#),
     ] {
         assert_eq!(grant(flags).unwrap(), expected, "{flags:?}");
     }
-    let expires = moment("30d").unwrap().duration_since(jiff::Timestamp::now()).as_secs();
-    assert!((30 * 86_400 - 3_600..=30 * 86_400).contains(&expires), "{expires}");
     for flags in [&["--expires", "soon"][..], &["--on-poison", "panic"], &["--max-bytes", "x"], &["--lease", "3"]] {
         assert!(grant(flags).is_err(), "{flags:?}");
     }

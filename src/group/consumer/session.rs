@@ -139,7 +139,11 @@ impl Consumer {
     /// # Errors
     /// As for [`call`](Self::call).
     pub fn leave(&mut self, named: Option<SessionName>, now: Now) -> Result<Change, Refusal> {
-        self.call(named, now)?;
+        // Who has not heard of a rewind yet may leave all the same.
+        let holds = named.zip(self.session).is_some_and(|(named, session)| named.id == session.id);
+        if !holds {
+            self.call(named, now)?;
+        }
         Ok(self.end_session())
     }
 
