@@ -67,9 +67,14 @@ impl JournalFile {
         })
     }
 
-    /// Writes whole blocks at `position`; durable when it returns `Ok`.
-    pub async fn write(&self, buffer: AlignedBuffer, position: u64) -> (io::Result<()>, AlignedBuffer) {
-        ring::write_at(&self.file, buffer, position).await
+    /// Writes whole blocks at `position`; durable when it returns `Ok`. The write is queued by the call itself, ahead of
+    /// whatever is submitted later.
+    pub fn write(
+        &self,
+        buffer: AlignedBuffer,
+        position: u64,
+    ) -> impl Future<Output = (io::Result<()>, AlignedBuffer)> + use<> {
+        ring::write_at(&self.file, buffer, position)
     }
 
     /// [`write`](Self::write) for start-up and helper threads.

@@ -140,20 +140,28 @@ pub(super) async fn send(fd: &Rc<OwnedFd>, buffer: Vec<u8>, start: usize) -> (io
     (result.map(|sent| sent as usize), buffer)
 }
 
-/// Writes all of `buffer` at `position`; a short write is an error (`WriteZero`), for nothing may be written twice.
-pub(super) async fn write_at<B>(fd: &Arc<OwnedFd>, buffer: B, position: u64) -> (io::Result<()>, B)
+/// Writes all of `buffer` at `position`; a short write is an error (`WriteZero`), for nothing may be written twice. The
+/// operation is queued at once, whenever the future is polled.
+pub(super) fn write_at<B>(
+    fd: &Arc<OwnedFd>,
+    buffer: B,
+    position: u64,
+) -> impl Future<Output = (io::Result<()>, B)> + use<B>
 where
     B: std::ops::Deref<Target = [u8]> + Unpin + 'static,
 {
     let bytes: &[u8] = &buffer;
     let length = bytes.len();
     let entry = opcode::Write::new(types::Fd(fd.as_raw_fd()), bytes.as_ptr(), length as u32).offset(position).build();
-    let (result, (buffer, _)) = submit(entry, (buffer, Arc::clone(fd))).await;
-    let result = result.and_then(|written| match written as usize == length {
-        true => Ok(()),
-        false => Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {length} bytes written"))),
-    });
-    (result, buffer)
+    let operation = submit(entry, (buffer, Arc::clone(fd)));
+    async move {
+        let (result, (buffer, _)) = operation.await;
+        let result = result.and_then(|written| match written as usize == length {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::WriteZero, format!("{written} of {length} bytes written"))),
+        });
+        (result, buffer)
+    }
 }
 
 /// Reads up to `want` bytes at `position` and appends them to `buffer`.

@@ -1,6 +1,7 @@
 //! The commit loop: collect, seal, write and sync, make visible, answer.
 //!
-//! A commit gathers whatever arrived while the one before was on its way; there is no timer that lingers. A second one
+//! A commit gathers whatever arrived while the one before was on its way; there is no timer that lingers. It is handed
+//! to the ring before anything of the one before is answered, so that the disk does not wait for the answers. A second one
 //! may follow at once when enough has gathered to be worth a write of its own. Entries become visible and are answered
 //! strictly in index order. A failed write is final: what was in flight is unknown, and nothing is accepted any more.
 
@@ -32,10 +33,11 @@ impl Shard {
     pub(super) async fn commit(self: Rc<Self>) {
         let mut quiet = false;
         loop {
-            match self.turn(quiet) {
+            let turn = self.turn(&self.state.borrow(), quiet);
+            match turn {
                 Turn::Commit(kind) => {
                     quiet = false;
-                    self.seal_and_write(kind);
+                    self.seal_and_write(&mut self.state.borrow_mut(), kind);
                 }
                 Turn::Wait => self.commit_turn.notified().await,
                 Turn::WaitIdle => {
@@ -46,8 +48,7 @@ impl Shard {
         }
     }
 
-    fn turn(&self, quiet: bool) -> Turn {
-        let state = self.state.borrow();
+    fn turn(&self, state: &State, quiet: bool) -> Turn {
         let covered = state.covered_index >= state.durable_index;
         match state.in_flight.len() {
             _ if state.fault.is_some() => Turn::End,
@@ -62,8 +63,7 @@ impl Shard {
     }
 
     /// Seals what has gathered into one entry and sends it to the disk.
-    fn seal_and_write(self: &Rc<Self>, kind: EntryKind) {
-        let state = &mut *self.state.borrow_mut();
+    fn seal_and_write(self: &Rc<Self>, state: &mut State, kind: EntryKind) {
         debug_assert!(state.in_flight.len() < COMMITS_IN_FLIGHT_MAX);
         let (builder, reveals) = seal(state);
         let address = state.head.place_for(builder.disk_bytes()).expect("room was made sure of before accepting");
@@ -88,9 +88,11 @@ impl Shard {
         self.stats.commits.inc();
         self.begin_snapshot_if_wanted(state);
         let (slot, position) = state.head.ring().place(address);
-        let (shard, file) = (Rc::clone(self), self.files[slot].clone());
+        let shard = Rc::clone(self);
+        // Submitted here and not where the task first runs, which is behind everything that runs already.
+        let writing = self.files[slot].write(buffer, position);
         tokio_uring::spawn(async move {
-            let (result, buffer) = file.write(buffer, position).await;
+            let (result, buffer) = writing.await;
             let state = &mut *shard.state.borrow_mut();
             if buffer.capacity() <= BUFFER_BYTES_KEPT {
                 state.free_buffers.push(buffer);
@@ -100,7 +102,7 @@ impl Shard {
     }
 
     /// Entry `index` is durable, or never will be. Whatever is durable in index order becomes visible and is answered.
-    fn written(&self, state: &mut State, index: u64, result: io::Result<()>) {
+    fn written(self: &Rc<Self>, state: &mut State, index: u64, result: io::Result<()>) {
         if let Err(error) = result {
             return self.fail(state, &format!("the journal of shard {} could not be written: {error}", self.number));
         }
@@ -120,6 +122,10 @@ impl Shard {
                 // An idle entry holds nothing that would have to be covered by another one.
                 state.covered_index = state.durable_index;
             }
+        }
+        // What has gathered is submitted first: behind the answers it would wait for all of them to be sent.
+        if let Turn::Commit(kind) = self.turn(state, false) {
+            self.seal_and_write(state, kind);
         }
         let durable = state.durable_index;
         state.waiters.extract_if(.., |(entry, _)| *entry <= durable).for_each(|(_, waker)| waker.wake());
