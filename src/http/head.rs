@@ -57,6 +57,9 @@ pub struct Head<'b> {
     bytes: &'b [u8],
     /// Where the values of known fields stand, by `Known as usize`.
     values: [Place; Known::COUNT],
+    /// Where path and query stand.
+    path_at: Place,
+    query_at: Place,
     /// Where the first header line begins.
     fields_at: u16,
     /// A Connection field has the option `close`.
@@ -124,7 +127,7 @@ fn accept<'b>(bytes: &'b [u8], skipped: usize, request: &httparse::Request<'_, '
     let line_at = |field: &httparse::Header<'_>| place_in(bytes, field.name.as_bytes()).at;
     let is_well_formed = target.len() <= TARGET_BYTES_MAX
         && target.is_ascii()
-        && !target.contains('#')
+        && memchr::memchr(b'#', target.as_bytes()).is_none()
         && !matches!(bytes[skipped], b'\r' | b'\n')
         && bytes.ends_with(b"\r\n\r\n")
         && request.headers.iter().all(|field| bytes[usize::from(line_at(field)) - 2] == b'\r');
@@ -140,6 +143,8 @@ fn accept<'b>(bytes: &'b [u8], skipped: usize, request: &httparse::Request<'_, '
         path: "",
         query: "",
         bytes,
+        path_at: Place { at: 0, bytes: 0 },
+        query_at: Place { at: 0, bytes: 0 },
         values: [Place { at: 0, bytes: 0 }; Known::COUNT],
         fields_at: request.headers.first().map_or(bytes.len() as u16, line_at),
         says_close: false,
@@ -157,6 +162,40 @@ fn accept<'b>(bytes: &'b [u8], skipped: usize, request: &httparse::Request<'_, '
 }
 
 impl<'b> Head<'b> {
+    /// What was found out about this head, to be [applied](Self::with_bytes) to the same bytes elsewhere.
+    pub(super) fn without_bytes(&self) -> Head<'static> {
+        Head {
+            path: "",
+            query: "",
+            bytes: &[],
+            path_at: self.path_at,
+            query_at: self.query_at,
+            method: self.method,
+            minor_version: self.minor_version,
+            keep_alive: self.keep_alive,
+            expects_continue: self.expects_continue,
+            framing: self.framing,
+            values: self.values,
+            fields_at: self.fields_at,
+            says_close: self.says_close,
+            meta_at: self.meta_at,
+            meta_count: self.meta_count,
+        }
+    }
+
+    /// The head that these bytes are, which were parsed before.
+    pub(super) fn with_bytes<'c>(&self, bytes: &'c [u8]) -> Head<'c>
+    where
+        'b: 'c,
+    {
+        let text = |Place { at, bytes: length }| {
+            str::from_utf8(&bytes[usize::from(at)..][..usize::from(length)]).expect("a target is ASCII")
+        };
+        // The path of a target without one is written nowhere.
+        let path = if self.path_at.bytes == 0 { "/" } else { text(self.path_at) };
+        Head { bytes, path, query: text(self.query_at), ..self.clone() }
+    }
+
     /// The value of a known field, or its first one where a list was sent as several (see `all`).
     pub fn get(&self, field: Known) -> Option<&'b [u8]> {
         let Place { at, bytes } = self.values[field as usize];
@@ -252,9 +291,14 @@ impl<'b> Head<'b> {
             self.values[Known::Host as usize] = place_in(self.bytes, authority.as_bytes());
             origin
         };
-        let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+        let (path, query) = match memchr::memchr(b'?', origin.as_bytes()) {
+            Some(end) => (&origin[..end], &origin[end + 1..]),
+            None => origin.split_at(origin.len()),
+        };
         self.path = if path.is_empty() { "/" } else { path };
         self.query = query;
+        self.path_at = place_in(self.bytes, path.as_bytes());
+        self.query_at = place_in(self.bytes, query.as_bytes());
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Bytes ⇄ HTTP/1.1 requests and replies, without sockets, clocks or meaning: slices go in, values come out.
 //!
 //! ```text
-//! received bytes ─► head    request line and header fields, framing decided (name: the fields we know; value: theirs)
+//! received bytes ─► head    request line and header fields, framing decided (name: the fields we know; value: theirs;
+//!                           last_head: the same head again)
 //!                   body    chunked bodies decoded; the others are plain slices
 //!                   target  path segments and query parameters, percent-decoded
 //! to be sent     ◄─ reply   status line, header fields, body
@@ -16,6 +17,7 @@
 mod body;
 mod fault;
 mod head;
+mod last_head;
 mod name;
 mod reply;
 mod stream;
@@ -28,6 +30,7 @@ mod value;
 pub use body::{ChunkDecoder, Progress};
 pub use fault::Fault;
 pub use head::{Framing, Head, Method, parse_head};
+pub use last_head::LastHead;
 pub use name::{Known, META_PREFIX};
 pub use reply::{CONTINUE, DateClock, Reply, ReplyTo};
 pub use stream::{Mark, Stream};

@@ -100,7 +100,10 @@ impl<'o> Reply<'o> {
 
     /// Adds a header field whose value is a number.
     pub fn number(self, name: &'static str, value: u64) -> Self {
-        self.header(name, itoa::Buffer::new().format(value))
+        for piece in [name, ": ", itoa::Buffer::new().format(value), "\r\n"] {
+            self.out.extend_from_slice(piece.as_bytes());
+        }
+        self
     }
 
     /// Adds an `Eddyline-Meta-*` field of an event. Bytes that no name may hold become `-`.

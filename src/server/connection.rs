@@ -10,7 +10,7 @@ use crate::api::problem::Problem;
 use crate::api::produce::{self, Pending};
 use crate::api::route::{Route, Target, route, target, too_large};
 use crate::api::{self, Context, groups, origin};
-use crate::http::{CONTINUE, ChunkDecoder, Framing, Head, Method, ReplyTo, parse_head};
+use crate::http::{CONTINUE, ChunkDecoder, Framing, Head, LastHead, Method, ReplyTo, parse_head};
 use crate::io::deadline::{Deadline, Readable};
 use crate::io::socket::Socket;
 use crate::limits::{LINGER_BYTES, LINGER_TIME, READ_PIECE_BYTES, RECEIVE_BYTES};
@@ -27,8 +27,15 @@ pub(super) async fn serve(context: &Rc<Context>, socket: Socket, refused: Option
     let deadline = Deadline::new(&socket);
     let key = context.deadlines.watch(Rc::clone(&deadline));
     let exchange = Exchange::new(Rc::clone(context), Rc::clone(&socket), Rc::clone(&deadline));
-    let mut connection =
-        Connection { context: Rc::clone(context), socket, peer, deadline, exchange, pending: Vec::new() };
+    let mut connection = Connection {
+        context: Rc::clone(context),
+        socket,
+        peer,
+        deadline,
+        exchange,
+        last_head: LastHead::default(),
+        pending: Vec::new(),
+    };
     if let Some(detail) = refused {
         connection.exchange.refuse(&Problem::passing(503, "too_many_connections", 1000, detail).closing());
     } else {
@@ -44,6 +51,7 @@ struct Connection {
     peer: SocketAddr,
     deadline: Rc<Deadline>,
     exchange: Exchange,
+    last_head: LastHead,
     /// Appends of this turn that wait for their commit.
     pending: Vec<Pending>,
 }
@@ -158,7 +166,7 @@ impl Connection {
 
     /// Takes the request at the front of the input, if it is all there.
     async fn step(&mut self, input: &[u8]) -> Step {
-        let (head, used) = match parse_head(input) {
+        let (head, used) = match self.last_head.parse(input) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return Step::Incomplete,
             Err(fault) => {
@@ -271,10 +279,12 @@ impl Connection {
 
     /// Answers the appends of this turn, in order.
     async fn settle(&mut self) {
-        for pending in std::mem::take(&mut self.pending) {
+        let mut turn = std::mem::take(&mut self.pending);
+        for pending in turn.drain(..) {
             pending.settle(&mut self.exchange).await;
             self.context.count("produce", self.exchange.status);
         }
+        self.pending = turn;
     }
 
     /// Receives the rest of a body, takes the request, and returns what came behind it.
