@@ -37,7 +37,7 @@ pub mod tokens;
 
 use crate::auth::directory::Lookup as Tokens;
 use crate::config::Config;
-use crate::http::{DateClock, Head};
+use crate::http::{DateClock, Head, Known};
 use crate::io::buffer::Pool;
 use crate::io::deadline::Deadlines;
 use crate::shard::directory::{Entry, Lookup};
@@ -70,6 +70,30 @@ pub struct Broker {
     pub data: PathBuf,
 }
 
+/// One core's counters of requests. Most requests end like the one before, so the last counter is at hand.
+#[derive(Default)]
+pub struct Requests {
+    known: RefCell<HashMap<(&'static str, u16), Counter>>,
+    last: RefCell<Option<(&'static str, u16, Counter)>>,
+}
+
+impl Requests {
+    fn count(&self, stats: &Stats, route: &'static str, status: u16) {
+        let last = &mut *self.last.borrow_mut();
+        match last {
+            Some((known, code, counter)) if std::ptr::eq(*known, route) && *code == status => {
+                counter.inc();
+            }
+            _ => {
+                let mut known = self.known.borrow_mut();
+                let counter = known.entry((route, status)).or_insert_with(|| stats.request(route, status));
+                counter.inc();
+                *last = Some((route, status, counter.clone()));
+            }
+        }
+    }
+}
+
 /// What one core's requests are answered with.
 pub struct Context {
     /// What all cores share.
@@ -97,7 +121,9 @@ pub struct Context {
     /// Encoded events that the next reader may want.
     pub pieces: RefCell<Pieces>,
     /// Counters of this core by route and status.
-    pub requests: RefCell<HashMap<(&'static str, u16), Counter>>,
+    pub requests: Requests,
+    /// `Host` of the last request that was let in.
+    pub host: RefCell<Vec<u8>>,
 }
 
 impl Context {
@@ -109,8 +135,20 @@ impl Context {
 
     /// Counts an answered request.
     pub fn count(&self, route: &'static str, status: u16) {
-        let mut requests = self.requests.borrow_mut();
-        requests.entry((route, status)).or_insert_with(|| self.broker.stats.request(route, status)).inc();
+        self.requests.count(&self.broker.stats, route, status);
+    }
+
+    /// Checks the request's `Host`; most requests name the same one as the request before.
+    ///
+    /// # Errors
+    /// `host_not_allowed` for a name that is not ours.
+    pub fn check_host(&self, head: &Head<'_>) -> Result<(), Problem> {
+        let host = head.get(Known::Host).unwrap_or_default();
+        if *self.host.borrow() != host {
+            origin::host(head, &self.broker.config)?;
+            self.host.replace(host.to_vec());
+        }
+        Ok(())
     }
 
     /// The group of that name, as a request may use it.

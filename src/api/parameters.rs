@@ -19,6 +19,12 @@ impl<'b> Parameters<'b> {
         Ok(Self(query))
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The parameter as text.
     ///
     /// # Errors

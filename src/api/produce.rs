@@ -73,37 +73,41 @@ pub async fn begin(
         return Err(Problem::new(400, "bad_key", format!("a key is at most {KEY_BYTES_MAX} bytes long")));
     }
     let mut pieces = Vec::new();
-    let event;
-    let content_type;
-    let pieces = match route.target {
+    let many;
+    let one;
+    let events = match route.target {
         Target::Batch(_) => {
             let key_path = parameters.text("key_path")?;
             let key_path = key_path.map(|pointer| KeyPath::parse(&pointer)).transpose();
             let key_path = key_path.map_err(|cause| Problem::new(400, "bad_key_path", cause))?;
             let most = entry.config.max_event_bytes.min(context.broker.config.limits.max_event_bytes) as usize;
             split(format(head)?, body, key_path.as_ref(), most, &mut pieces)?;
-            content_type = None;
-            &pieces[..]
+            many = new_events(&pieces, key, &headers)?;
+            &many[..]
         }
         _ => {
             if parameters.text("key_path")?.is_some() {
                 return Err(Problem::new(400, "unknown_parameter", "`key_path` goes with /batch"));
             }
-            content_type = stored_content_type(head)?;
-            event = [Piece { data: body, key: None, content_type: None, encoding: classify(body) }];
-            &event[..]
+            one = [NewEvent {
+                key: key.map(str::as_bytes),
+                content_type: stored_content_type(head)?,
+                headers: &headers,
+                encoding: classify(body),
+                data: body,
+            }];
+            &one[..]
         }
     };
-    let events = new_events(pieces, key, content_type, &headers)?;
     let producer = stamp.as_ref().map(|stamp| ProducerStamp { id: &stamp.id, epoch: stamp.epoch, seq: stamp.seq });
-    let batch = Batch { events: Events::New(&events), producer, expect_offset };
+    let batch = Batch { events: Events::New(events), producer, expect_offset };
     let outcome = match context.shards.local(entry.table.shard) {
         Some(shard) => match shard.append(entry.table.number, &batch).await {
             Ok(accepted) => Outcome::Taken(Rc::clone(shard), accepted.receipt, accepted.entry),
             Err(fault @ Fault::Refused { .. }) => Outcome::Refused(Rc::clone(shard), fault),
             Err(fault) => return Err(fault.into()),
         },
-        None => Outcome::Elsewhere(send_away(context, entry, &events, &batch).await),
+        None => Outcome::Elsewhere(send_away(context, entry, events, &batch).await),
     };
     let minimal = head.get(Known::Prefer).is_some_and(prefers_minimal);
     Ok(Pending { to: head.reply_to(), cors, entry: Arc::clone(entry), minimal, outcome })
@@ -134,7 +138,11 @@ impl Pending {
     /// Waits for the commit and writes the answer.
     pub async fn settle(self, exchange: &mut Exchange) {
         let result = match self.outcome {
-            Outcome::Taken(shard, receipt, entry) => shard.durable(entry).await.map(|()| receipt),
+            Outcome::Taken(shard, receipt, entry) => match shard.durable(entry).await {
+                Ok(()) => Ok(receipt),
+                // There is no other way to fail; passing the fault on costs a copy for every request.
+                Err(_) => Err(Fault::Unknown),
+            },
             Outcome::Refused(shard, fault) => Err(shard.settled(fault).await),
             Outcome::Elsewhere(answer) => answer.await.unwrap_or(Err(Fault::Unknown)),
         };
@@ -189,7 +197,6 @@ fn body(group: &str, receipt: &Receipt) -> Vec<u8> {
 fn new_events<'b>(
     pieces: &'b [Piece<'b>],
     key: Option<&'b str>,
-    content_type: Option<&'b [u8]>,
     headers: &'b [u8],
 ) -> Result<Vec<NewEvent<'b>>, Problem> {
     let event = |piece: &'b Piece<'b>| {
@@ -199,7 +206,7 @@ fn new_events<'b>(
         }
         Ok(NewEvent {
             key: own.or(key.map(str::as_bytes)),
-            content_type: piece.content_type.or(content_type),
+            content_type: piece.content_type,
             headers,
             encoding: piece.encoding,
             data: piece.data,
@@ -209,6 +216,10 @@ fn new_events<'b>(
 }
 
 fn stamp<'b>(head: &Head<'b>, parameters: &Parameters<'b>) -> Result<Option<Stamp<'b>>, Problem> {
+    let fields = [Known::ProducerId, Known::ProducerEpoch, Known::ProducerSeq];
+    if parameters.is_empty() && fields.iter().all(|&field| head.get(field).is_none()) {
+        return Ok(None);
+    }
     let field = |field: Known, name: &'static str| -> Result<Option<Cow<'b, str>>, Problem> {
         match (head.text(field)?, parameters.text(name)?) {
             (Some(_), Some(_)) => {
@@ -302,6 +313,10 @@ fn event_headers(head: &Head<'_>) -> Result<Vec<u8>, Problem> {
 }
 
 fn prefers_minimal(prefer: &[u8]) -> bool {
+    // The whole of it, mostly.
+    if prefer == b"return=minimal" {
+        return true;
+    }
     let mut preferences = prefer.split(|&byte| byte == b',' || byte == b';').map(<[u8]>::trim_ascii);
     preferences.any(|preference| preference.eq_ignore_ascii_case(b"return=minimal"))
 }

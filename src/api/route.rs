@@ -6,7 +6,6 @@
 use super::Context;
 use super::auth::Caller;
 use super::consumer::Action;
-use super::origin;
 use super::problem::Problem;
 use crate::group::name::{BadName, is_reserved};
 use crate::http::{Framing, Head, Method, decode, segments};
@@ -120,7 +119,7 @@ impl Target<'_> {
 /// # Errors
 /// `host_not_allowed`, `bad_escape`.
 pub fn target<'b>(context: &Context, head: &Head<'b>) -> Result<Option<Target<'b>>, Problem> {
-    origin::host(head, &context.broker.config)?;
+    context.check_host(head)?;
     let target = at_path(head.path)?;
     Ok(if head.method == Method::Options { Some(Target::Preflight) } else { target })
 }

@@ -15,6 +15,9 @@ use super::segment::{SEGMENT_START, Segment};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
+/// Memory taken for a frame before its requests are there, at most.
+const FRAME_BYTES_EXPECTED_MAX: usize = 16 << 10;
+
 /// A frame that stands in the journal and in memory, and not (for sure) in its segment.
 #[derive(Clone, Debug)]
 pub struct TailFrame {
@@ -61,6 +64,8 @@ pub struct GroupLog {
     tail: VecDeque<TailFrame>,
     tail_bytes: usize,
     open: Vec<FrameBuilder>,
+    /// Length of the last frame: the next one will be about as long.
+    last_frame_bytes: usize,
     /// Offset behind the last event that is in a segment.
     flushed_next: u64,
     /// Offset behind the last sealed frame.
@@ -99,6 +104,7 @@ impl GroupLog {
             tail: VecDeque::new(),
             tail_bytes: 0,
             open: Vec::new(),
+            last_frame_bytes: 0,
             flushed_next: next_offset,
             sealed_next: next_offset,
             planned_end: active.map_or(0, |segment| segment.end),
@@ -192,7 +198,8 @@ impl GroupLog {
         }
         self.planned_end += added;
         if !joins {
-            self.open.push(FrameBuilder::new(self.group, offset, false, bytes));
+            let capacity = bytes.max(self.last_frame_bytes.min(FRAME_BYTES_EXPECTED_MAX));
+            self.open.push(FrameBuilder::new(self.group, offset, false, capacity));
         }
         Ok(self.open.last_mut().expect("a frame is open"))
     }
@@ -266,6 +273,7 @@ impl GroupLog {
         let count = self.open.len();
         for open in std::mem::take(&mut self.open) {
             let (header, bytes) = open.finish();
+            self.last_frame_bytes = bytes.len();
             self.place(&header, Bytes::from(bytes), entry);
         }
         count

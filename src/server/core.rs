@@ -2,7 +2,7 @@
 
 use super::connection;
 use crate::api::auth::now_us;
-use crate::api::{Broker, Context};
+use crate::api::{Broker, Context, Requests};
 use crate::auth::directory::{Directory as Tokens, Lookup as TokenLookup};
 use crate::config::Config;
 use crate::group::table::TableGroup;
@@ -133,7 +133,8 @@ impl Core {
             body_bytes: Cell::new(0),
             buffers: RefCell::new(Pool::new(RECEIVE_BUFFERS_KEPT, RECEIVE_BYTES * 2)),
             pieces: RefCell::default(),
-            requests: RefCell::default(),
+            requests: Requests::default(),
+            host: RefCell::default(),
             broker: Arc::clone(&self.broker),
         });
         tokio_uring::spawn(keep_time(Rc::clone(&context)));
