@@ -6,6 +6,7 @@ use crate::http::{Answer, Client};
 use crate::live::Reader;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A consumer by its name.
 pub(crate) struct Consumer {
@@ -171,5 +172,14 @@ impl Caller {
         }
         let reader = std::io::BufReader::new(answer.into_body().into_reader());
         Some(std::io::BufRead::lines(reader).map_while(Result::ok))
+    }
+}
+
+/// Tells the threads of a test that it is over, also when it fails: then nobody goes on for ever.
+pub(crate) struct End<'o>(pub(crate) &'o AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }

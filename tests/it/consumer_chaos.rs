@@ -1,7 +1,7 @@
 //! Several clients for each of several consumers, doing whatever they like, and a broker that is killed under them.
 
 use crate::broker::{Broker, PATIENCE};
-use crate::consumer::{Caller, Consumer, orders};
+use crate::consumer::{Caller, Consumer, End, orders};
 use crate::consumer_history::{Ask, History, Told, check};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -283,6 +283,7 @@ fn whatever_clients_do_and_whenever_the_broker_is_killed_nothing_is_skipped_and_
     };
     let histories = CONSUMERS.map(|_| History::default());
     thread::scope(|scope| {
+        let _end = End(&scene.over);
         scope.spawn(|| produce(&scene));
         for (name, history) in CONSUMERS.iter().zip(&histories) {
             for _ in 0..CLIENTS {

@@ -12,6 +12,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Keeps the disk busy until the broker is killed, so that what a commit gathers waits for the one before, and a kill may
+/// come in between.
+fn keep_busy(address: SocketAddr) {
+    let caller = Caller::new();
+    let lines = vec!["x".repeat(500); 80].join("\n");
+    while caller.post(address, "/v1/groups/orders/batch", &lines).is_some() {}
+}
+
 #[test]
 fn whatever_ack_was_answered_is_there_and_no_position_goes_back() {
     const ROUNDS: u64 = 12;
@@ -25,6 +33,7 @@ fn whatever_ack_was_answered_is_there_and_no_position_goes_back() {
         std::thread::scope(|scope| {
             let (address, polls) = (broker.address(), &polls);
             let (sent, answered) = (&sent, &answered);
+            (0..3).for_each(|_| drop(scope.spawn(move || keep_busy(address))));
             scope.spawn(move || {
                 let caller = Caller::new();
                 // Acks ride on requests, by turns with acks of their own; the kill comes between whatever it comes.
@@ -79,6 +88,7 @@ fn a_letter_is_there_if_and_only_if_the_position_is_behind_its_event() {
         let buried = AtomicU64::new(0);
         std::thread::scope(|scope| {
             let (address, billing, acked, buried) = (broker.address(), &billing, &acked, &buried);
+            (0..3).for_each(|_| drop(scope.spawn(move || keep_busy(address))));
             scope.spawn(move || {
                 let caller = Caller::new();
                 while let Some((200, answer)) = caller.call(address, "GET", &billing.target("/next?max=1&wait=5s"), "")

@@ -2,7 +2,7 @@
 //! live, is interrupted three times, moves back by time, and sees a range again.
 
 use crate::broker::{Broker, PATIENCE, eventually};
-use crate::consumer::{Caller, Consumer};
+use crate::consumer::{Caller, Consumer, End};
 use crate::consumer_history::{Ask, History, Told, check};
 use crate::real_input::{DEBUG_RECORDS, records, some};
 use serde_json::value::RawValue;
@@ -134,15 +134,6 @@ impl Stage<'_> {
     }
 }
 
-/// Ends the threads of a story when it is dropped.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn a_consumer_reads_all_flights_through_kills_goes_back_by_time_and_sees_a_range_again() {
     let flights = records("flights-200k.json", some(usize::MAX, DEBUG_RECORDS));
@@ -165,7 +156,6 @@ fn a_consumer_reads_all_flights_through_kills_goes_back_by_time_and_sees_a_range
     let history = batches / 2;
     stage.produce(0..history, false);
     std::thread::scope(|scope| {
-        // Also when something is wrong, nobody goes on for ever.
         let _end = End(&stage.over);
         let reader = scope.spawn(|| stage.read(&billing));
         let reach = |offset: u64| {
