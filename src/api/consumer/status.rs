@@ -81,16 +81,11 @@ pub async fn of_group(
     let mut page = page(context, &entry, &after, limit + 1).await?;
     let more = page.len() > limit;
     page.truncate(limit);
-    let mut consumers = Vec::with_capacity(page.len());
-    let mut looked = Looked::default();
+    let mut list = List::default();
     for status in &page {
-        consumers.push(describe(context, &entry, status, &mut looked).await?);
+        list.add(context, &entry, status).await?;
     }
-    let mut answer = json!({ "consumers": consumers });
-    if let Some(last) = page.last().filter(|_| more) {
-        answer["next"] = json!(last.name);
-    }
-    exchange.json(200, &answer);
+    list.answer(page.last().filter(|_| more).map(|last| &*last.name), exchange);
     Ok(())
 }
 
@@ -109,33 +104,28 @@ pub async fn of_all(
     let after = parameters.text("after")?.unwrap_or_default();
     let (after_group, after_name) = after.split_once('/').unwrap_or((&after, ""));
     let limit = parameters.count("limit", 100, CONSUMERS_PER_PAGE_MAX as u64)? as usize;
-    let mut shown = Vec::new();
-    let mut looked = Looked::default();
-    let mut next = None;
+    let mut list = List::default();
+    let mut last = String::new();
+    let mut more = false;
     for entry in groups_with_consumers(context, &prefix, |group| caller.sees(group)).await {
         let group = &*entry.table.name;
         if group < after_group {
             continue;
         }
         let after = if group == after_group { after_name } else { "" };
-        for status in page(context, &entry, after, limit + 1 - shown.len()).await.unwrap_or_default() {
-            if shown.len() == limit {
-                next = shown.last().map(|(name, _): &(String, Value)| name.clone());
+        for status in page(context, &entry, after, limit + 1 - list.consumers).await.unwrap_or_default() {
+            more = list.consumers == limit;
+            if more {
                 break;
             }
-            let described = describe(context, &entry, &status, &mut looked).await?;
-            shown.push((format!("{group}/{}", status.name), described));
+            list.add(context, &entry, &status).await?;
+            last = format!("{group}/{}", status.name);
         }
-        if next.is_some() {
+        if more {
             break;
         }
     }
-    let consumers: Vec<Value> = shown.into_iter().map(|(_, value)| value).collect();
-    let mut answer = json!({ "consumers": consumers });
-    if let Some(next) = next {
-        answer["next"] = json!(next);
-    }
-    exchange.json(200, &answer);
+    list.answer(more.then_some(&last), exchange);
     Ok(())
 }
 
@@ -169,18 +159,46 @@ struct Lag {
     seconds: f64,
 }
 
+/// Consumers described between two turns of the loop.
+const CONSUMERS_PER_SLICE: usize = 16;
+
+/// The body of a list, written consumer by consumer: a thousand of them at once would hold the core.
+#[derive(Default)]
+struct List {
+    consumers: usize,
+    body: String,
+    looked: Looked,
+}
+
+impl List {
+    async fn add(&mut self, context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus) -> Result<(), Fault> {
+        let described = describe(context, entry, status, &mut self.looked).await?;
+        self.body.push_str(if self.consumers == 0 { "" } else { "," });
+        self.body.push_str(&described.to_string());
+        self.consumers += 1;
+        if self.consumers.is_multiple_of(CONSUMERS_PER_SLICE) {
+            crate::io::ring::park().await;
+        }
+        Ok(())
+    }
+
+    /// Answers with the list, and with where it goes on.
+    fn answer(self, next: Option<&str>, exchange: &mut Exchange) {
+        let next = next.map(|next| format!(",\"next\":{}", json!(next))).unwrap_or_default();
+        let body = format!("{{\"consumers\":[{}]{next}}}", self.body);
+        let reply = exchange.reply(200).header("X-Content-Type-Options", "nosniff");
+        reply.body("application/json", body.as_bytes());
+    }
+}
+
 /// What was looked up for one answer: most consumers of a group stand at the same few offsets.
 #[derive(Default)]
 struct Looked {
-    consumers: usize,
     /// By group and offset: stored bytes from there on.
     bytes: HashMap<(u32, u64), u64>,
     /// The same: id and time of the event, if it can be read.
     stamps: HashMap<(u32, u64), Option<(u128, u64)>>,
 }
-
-/// Consumers described between two turns of the loop.
-const CONSUMERS_PER_SLICE: usize = 16;
 
 /// Computes how far a consumer is behind.
 async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus, looked: &mut Looked) -> Result<Lag, Fault> {
@@ -278,10 +296,6 @@ async fn describe(
     status: &ConsumerStatus,
     looked: &mut Looked,
 ) -> Result<Value, Fault> {
-    looked.consumers += 1;
-    if looked.consumers.is_multiple_of(CONSUMERS_PER_SLICE) {
-        crate::io::ring::park().await;
-    }
     let consumer = &status.consumer;
     let lag = lag(context, entry, status, looked).await?;
     let stuck_after = context.broker.config.consumers.stuck_after;
