@@ -6,6 +6,7 @@ use super::auth::Caller;
 use super::consumer::status::{STATES, read_stamp, state};
 use super::exchange::Exchange;
 use crate::io::{ring, system};
+use crate::shard::audit::AUDIT_GROUP;
 use crate::shard::cursor::Cursor;
 use crate::shard::directory::Entry;
 use crate::shard::survey::Standing;
@@ -35,10 +36,11 @@ pub async fn metrics(context: &Rc<Context>, caller: &Caller, exchange: &mut Exch
     exchange.reply(200).body("application/openmetrics-text; version=1.0.0; charset=utf-8", text.as_bytes());
 }
 
-/// All groups are counted, and the first of those that the caller may see are told.
+/// All groups but the audit log are counted, and the first of those that the caller may see are told.
 async fn groups(context: &Rc<Context>, caller: &Caller, scrape: &mut Scrape) {
     let directory = context.lookup.directory();
-    let told = directory.page("", "", context.broker.config.metrics.groups, |group| caller.sees(group));
+    let seen = |group: &str| group != AUDIT_GROUP && caller.sees(group);
+    let told = directory.page("", "", context.broker.config.metrics.groups, seen);
     let all = directory.count();
     scrape.gauge("groups", "Groups", all as u64);
     scrape.gauge("groups_left_out", "Groups that are not told one by one", all.saturating_sub(told.len()) as u64);

@@ -221,3 +221,30 @@ fn top_shows_a_broker_off_a_terminal_too() {
     };
     run(env!("CARGO_BIN_EXE_eddyline"), &["top", "-n", "1", "--url", &url], "").with(3).saying("Connection refused");
 }
+
+#[test]
+fn an_approval_prints_the_consumers_token_once_and_alone() {
+    let (broker, admin) = Broker::start_guarded(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, token: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, token).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let admin_file = file("admin", &admin);
+    let as_admin = |arguments: &[&str]| client(&broker, &[arguments, &["--token-file", &admin_file]].concat());
+    as_admin(&["group", "create", "orders"]).with(0);
+    assert_eq!(broker.ask_as(&admin, "POST", "/v1/groups/orders/events", "first").status, 200);
+    let consume = as_admin(&["token", "create", "--scope", "consume", "--group", "orders"]).with(0);
+    let consume = file("consume", consume.text().trim());
+    let asked = ["consumer", "subscribe", "orders", "billing", "--token-file", &consume];
+    assert_eq!(client(&broker, &asked).with(0).saying("pending").text(), "");
+    let approved = as_admin(&["consumer", "approve", "orders", "billing"]).with(0).saying("this once");
+    let token = approved.text().strip_suffix('\n').unwrap();
+    assert!(token.starts_with("edl_") && token.bytes().all(|byte| byte.is_ascii_graphic()), "one line: {token:?}");
+    assert!(!approved.stderr.contains(token), "{}", approved.stderr);
+    assert_eq!(as_admin(&["consumer", "approve", "orders", "billing"]).with(0).text(), "", "it is shown once");
+    let own = file("own", token);
+    let tail = ["tail", "orders", "--consumer", "billing", "--ack", "--token-file", &own];
+    assert_eq!(client(&broker, &tail).with(0).text(), "first\n");
+}

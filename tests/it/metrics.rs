@@ -203,7 +203,7 @@ fn the_number_of_groups_and_consumers_told_is_bounded_and_the_rest_is_counted() 
         names.sort_unstable();
         names
     };
-    assert_eq!(of("eddyline_group_tail"), ["group=\"_audit\"}"], "the first by name");
+    assert_eq!(of("eddyline_group_tail"), ["group=\"orders\"}"], "the first by name, the audit log aside");
     assert_eq!((samples["eddyline_groups"], samples["eddyline_groups_left_out"]), (4.0, 3.0));
     for metric in ["eddyline_consumer_position", "eddyline_consumer_lag_events", "eddyline_consumer_lag_seconds"] {
         assert_eq!(
@@ -283,4 +283,31 @@ fn the_dashboard_and_the_alerts_name_only_metrics_that_are_there() {
     for text in ["stuck", "gap"] {
         assert!(samples.contains_key(&format!("eddyline_consumers{{state=\"{text}\"}}")), "{text}");
     }
+}
+
+#[test]
+fn whoever_manages_some_groups_is_told_of_those_alone() {
+    let (broker, admin) = Broker::start_guarded(&[]);
+    for group in ["orders", "web-1"] {
+        assert_eq!(broker.ask_as(&admin, "PUT", &format!("/v1/groups/{group}"), "").status, 201);
+        assert_eq!(broker.ask_as(&admin, "PUT", &format!("/v1/groups/{group}/consumers/c"), "").status, 201);
+    }
+    let wanted = r#"{"scopes":["manage"],"groups":["web-*"]}"#;
+    let made = broker.ask_as(&admin, "POST", "/v1/tokens", wanted).json();
+    let told = |token: &str| {
+        let samples = samples(broker.ask_as(token, "GET", "/metrics", "").text());
+        let names: Vec<&str> = samples
+            .keys()
+            .filter_map(|name| labels(&name[name.find('{')?..]))
+            .flatten()
+            .filter(|(name, _)| *name == "group")
+            .map(|(_, group)| group)
+            .collect();
+        let mut groups: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        (groups, samples["eddyline_groups_left_out"], samples["eddyline_consumers_left_out"])
+    };
+    assert_eq!(told(&admin), (vec!["orders".to_owned(), "web-1".to_owned()], 0.0, 0.0));
+    assert_eq!(told(made["token"].as_str().expect("text")), (vec!["web-1".to_owned()], 1.0, 1.0));
 }
