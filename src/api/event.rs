@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::position::Position;
 use super::problem::Problem;
 use super::read::{Format, gap_member};
-use crate::group::gaps::Gap;
+use crate::group::gaps::{Gap, Gaps};
 use crate::limits::READ_BYTES_DEFAULT;
 use crate::log::event::{Encoding, Event};
 use crate::shard::Fault;
@@ -92,9 +92,9 @@ fn is_active(content_type: &[u8]) -> bool {
 
 /// What a page of `from..until` that goes down from `until` holds: the gap it begins in, if it does, the offset behind the
 /// page's newest event, and where the page ends, which is before the next gap.
-fn above_gaps(gaps: &[Gap], from: u64, until: u64) -> (Option<Gap>, u64, u64) {
+fn above_gaps(gaps: &Gaps, from: u64, until: u64) -> (Option<Gap>, u64, u64) {
     let mut below = gaps.iter().rev().filter(|gap| gap.from < until && gap.to > from).peekable();
-    let within = below.next_if(|gap| gap.to >= until).copied();
+    let within = below.next_if(|gap| gap.to >= until);
     let until = within.map_or(until, |gap| gap.from.max(from));
     (within, until, below.next().map_or(from, |gap| gap.to))
 }
@@ -185,8 +185,10 @@ mod tests {
 
     #[test]
     fn a_page_that_goes_down_ends_before_a_gap_and_tells_of_one_it_begins_in() {
-        let gaps = [Gap { from: 10, to: 20 }, Gap { from: 30, to: 40 }];
-        let (low, high) = (Some(gaps[0]), Some(gaps[1]));
+        let (low, high) = (Gap { from: 10, to: 20 }, Gap { from: 30, to: 40 });
+        let mut gaps = Gaps::default();
+        [low, high].into_iter().for_each(|gap| gaps.add(gap));
+        let (low, high) = (Some(low), Some(high));
         for (from, until, expected) in [
             (0, 50, (None, 50, 40)),
             (45, 50, (None, 50, 45)),

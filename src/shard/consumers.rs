@@ -78,6 +78,8 @@ pub struct ConsumerStatus {
     pub tail: u64,
     /// How many offsets from the position on are lost.
     pub lost: u64,
+    /// The first offset from the position on that is there.
+    pub first: u64,
     /// When that was.
     pub now: Now,
     /// Why nothing is delivered to it now.
@@ -389,14 +391,18 @@ impl Shard {
 
     fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {
         let (earliest, tail, now) = (member.group.earliest, member.group.visible_next(), self.now());
+        let gaps = &member.group.gaps;
+        let mut consumer = consumer.clone();
+        consumer.gap = consumer.gap.or(gaps.at(consumer.next).map(|gap| (gap.from, gap.to)));
         ConsumerStatus {
             name: name.into(),
-            consumer: consumer.clone(),
             earliest,
             tail,
-            lost: member.group.gaps.lost(consumer.next.max(earliest), tail),
+            lost: gaps.lost(consumer.next.max(earliest), tail),
+            first: There { earliest, tail, gaps }.first_from(consumer.next),
             now,
             blocked: consumer.blocked(now.instant),
+            consumer,
         }
     }
 

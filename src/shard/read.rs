@@ -4,7 +4,7 @@
 //! an open file and a range of it.
 
 use super::{Fault, Shard};
-use crate::group::gaps::Gap;
+use crate::group::gaps::{Gap, Gaps};
 use crate::io::file::SegmentFile;
 use crate::limits::READ_PIECE_BYTES;
 use bytes::Bytes;
@@ -92,8 +92,8 @@ impl Shard {
     ///
     /// # Errors
     /// When the group is not there.
-    pub fn gaps(&self, group: u32) -> Result<Vec<Gap>, Fault> {
-        Ok(self.state.borrow().member(group)?.group.gaps.iter().collect())
+    pub fn gaps(&self, group: u32) -> Result<Gaps, Fault> {
+        Ok(self.state.borrow().member(group)?.group.gaps.clone())
     }
 
     /// The offset `count` events before the tail, or the earliest: gaps hold no events.

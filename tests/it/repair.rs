@@ -2,6 +2,7 @@
 //! above them.
 
 use crate::broker::{Broker, eventually};
+use crate::consumer::Consumer;
 use crate::http::Client;
 use crate::journal::{Entry, entry_making, entry_of};
 use crate::program::{Ended, eddyline, run};
@@ -326,4 +327,76 @@ fn a_repair_of_two_shards_that_was_killed_is_finished_by_the_next_one() {
         assert!(broker.produce_lines("unused", "x") >= 100, "step {step}");
         broker.stop();
     }
+}
+
+#[test]
+fn a_consumer_is_told_of_a_gap_once_it_comes_there_and_is_carried_over_it() {
+    let (broker, _) = repaired();
+    let polls = Consumer::subscribed(&broker, "orders", "polls", "");
+    let [lag, gap] = ["lag", "gap"].map(|member| polls.status(&broker)[member].clone());
+    assert_eq!((&lag["events"], &gap), (&json!(9), &json!(null)));
+    let first = polls.next(&broker, "");
+    assert_eq!((first.offsets(), &first.json()["next"]), (vec![0, 1, 2, 3], &json!(4)));
+    assert_eq!(first.json().get("gap"), None);
+    for query in ["after=3", "after=3&ack=3"] {
+        let second = polls.next(&broker, query);
+        assert_eq!(second.json()["gap"], json!({ "from": 4, "to": 5 }), "{query}");
+        assert_eq!(second.offsets(), [5, 6, 7, 8, 9], "{query}");
+    }
+    let status = polls.status(&broker);
+    assert_eq!((&status["state"], &status["gap"]), (&json!("gap"), &json!({ "from": 4, "to": 5 })), "{status}");
+    polls.acked(&broker, 9, "");
+    assert_eq!((&polls.status(&broker)["gap"], polls.position(&broker)), (&json!(null), 10));
+    // A replay that would end with lost events ends before them.
+    for (to, until, events, offsets) in [(2, 5, 2, vec![2, 3]), (4, 7, 2, vec![5, 6]), (3, 6, 2, vec![3])] {
+        let answer = polls.rewind(&broker, &format!(r#"{{"to":{to},"until":{until}}}"#));
+        assert_eq!(
+            (answer.status, &answer.json()["events"]),
+            (200, &json!(events)),
+            "{to}..{until}: {}",
+            answer.text()
+        );
+        let batch = polls.next(&broker, "");
+        assert_eq!(batch.offsets(), offsets, "{to}..{until}");
+        polls.acked(&broker, *offsets.last().unwrap(), "");
+        if to == 3 {
+            assert_eq!(polls.offsets(&broker, ""), [5]);
+            polls.acked(&broker, 5, "");
+        }
+        assert_eq!(polls.position(&broker), 10);
+    }
+    let streams = Consumer::subscribed(&broker, "orders", "streams", "");
+    let (mut stream, session) = streams.stream(&broker, "");
+    assert_eq!([stream.offset(), stream.offset(), stream.offset(), stream.offset()], [0, 1, 2, 3]);
+    assert_eq!(stream.until("gap"), json!({ "from": 4, "to": 5 }));
+    assert_eq!(stream.offset(), 5);
+    streams.acked(&broker, 5, &session);
+}
+
+#[test]
+fn a_consumer_whose_gap_reaches_to_the_tail_waits_and_goes_on_with_the_next_event() {
+    let mut broker = Broker::start(&[]);
+    let orders = create(&broker, "orders");
+    for event in 0..4 {
+        assert_eq!(broker.produce_lines("orders", &event.to_string()), event);
+    }
+    let polls = Consumer::approved(&broker, "orders", "polls", r#"{"max_in_flight":{"events":10}}"#);
+    assert_eq!(polls.offsets(&broker, ""), [0, 1, 2, 3]);
+    polls.acked(&broker, 2, "");
+    broker.kill9();
+    entry_of(&broker.data(), 0, orders, 3).hurt();
+    repair(&broker, &["--accept-loss"]).with(0);
+    broker.restart();
+    let tail = broker.get("/v1/groups/orders").json()["tail"].as_u64().unwrap();
+    assert!(tail > 100, "{tail}");
+    let gap = json!({ "from": 3, "to": tail });
+    let told = polls.next(&broker, "wait=200ms");
+    assert_eq!((told.status, told.offsets(), &told.json()["gap"]), (200, vec![], &gap), "{}", told.text());
+    assert_eq!(polls.status(&broker)["lag"]["events"], 0, "nothing is there that it did not ack");
+    let mut waiting = polls.ask_next(&broker, "wait=60s");
+    assert_eq!(broker.produce_lines("orders", "more"), tail);
+    let answer = waiting.answer();
+    assert_eq!((answer.offsets(), &answer.json()["gap"]), (vec![tail], &gap));
+    polls.acked(&broker, tail, "");
+    assert_eq!(polls.position(&broker), tail + 1);
 }

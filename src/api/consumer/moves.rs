@@ -184,8 +184,14 @@ pub(super) async fn rewind(
 ) -> Result<(), Problem> {
     let body: RewindBody = body_of(body)?;
     let to = body.to.resolve("to", context, subject).await?;
+    let (shard, group) = (subject.shard(), subject.group());
+    let gaps = context.shards.ask(shard, move |shard| Box::pin(async move { shard.gaps(group) })).await?;
     let until = match &body.until {
-        Some(until) => Some(until.resolve("until", context, subject).await?),
+        Some(until) => {
+            let until = until.resolve("until", context, subject).await?;
+            // What ends a replay is an event that can be acked.
+            Some(until.checked_sub(1).and_then(|last| gaps.at(last)).map_or(until, |gap| gap.from))
+        }
         None => None,
     };
     if until.is_some_and(|until| until <= to) {
@@ -208,13 +214,12 @@ pub(super) async fn rewind(
     let from = decided.await?;
     let end = until.unwrap_or(from).min(from.max(to));
     let (low, high) = (to.min(end), to.max(end));
-    let (shard, group) = (subject.shard(), subject.group());
     let bytes = async |offset: u64| {
         context.shards.ask(shard, move |shard| Box::pin(async move { shard.bytes_from(group, offset).await })).await
     };
     let bytes = bytes(low).await?.saturating_sub(bytes(high).await?);
     let mut answer = json!({ "from": from, "to": to, "bytes": bytes, "dry_run": dry_run });
-    answer[if to > from { "skipped" } else { "events" }] = json!(high - low);
+    answer[if to > from { "skipped" } else { "events" }] = json!(high - low - gaps.lost(low, high));
     if to > from {
         answer["events"] = json!(0);
     }
@@ -282,7 +287,16 @@ pub(super) async fn replay(
 async fn letters_of(cursor: &mut Cursor, consumer: &str, most: usize) -> Result<(Vec<u64>, u64), Fault> {
     let mut frames = Frames::default();
     let mut offsets = Vec::new();
-    while offsets.len() < most && cursor.read(&mut frames).await? {
+    while offsets.len() < most {
+        match cursor.read(&mut frames).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(Fault::Lost { to, .. }) => {
+                cursor.advance(to);
+                continue;
+            }
+            Err(fault) => return Err(fault),
+        }
         let mut next = cursor.offset();
         for event in frames.iter().flat_map(|frame| frame.events()) {
             let event = event.map_err(|fault| cursor.corrupt(&fault))?;

@@ -90,8 +90,8 @@ async fn look(
                     Some(grant) => take(context, subject, &mut cursor, Style::List, grant, entry).await?,
                     None => None,
                 };
-                let gap = grant.is_some_and(|grant| grant.gap.is_some());
-                if first.is_some() || gap || Instant::now() >= until || context.draining() {
+                // A gap alone is no reason to answer: it would be told again at once to whoever asks on.
+                if first.is_some() || Instant::now() >= until || context.draining() {
                     return Ok(Some(Answer { seen, cursor, grant, first, entry }));
                 }
                 // Who waits is calling: the lease is renewed well before it lapses.

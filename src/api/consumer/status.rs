@@ -217,7 +217,7 @@ async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus, look
             bytes
         }
     };
-    let oldest = stamp(context, entry, head, looked).await.map_or(status.now.wall_us, |(_, received)| received);
+    let oldest = stamp(context, entry, status.first, looked).await.map_or(status.now.wall_us, |(_, received)| received);
     let seconds = status.now.wall_us.saturating_sub(oldest) as f64 / 1e6;
     Ok(Lag { events: status.tail - head - status.lost, bytes, seconds })
 }
@@ -271,7 +271,7 @@ pub fn state(
         return ("stuck", Some("poison"));
     }
     if consumer.gap.is_some() || consumer.next < range.earliest {
-        return ("gap", Some("events were lost to retention before they were acked"));
+        return ("gap", Some("events were lost before they were acked"));
     }
     let waits = consumer.live.progress.map(|since| now.saturating_duration_since(since));
     let caught_up = consumer.head() >= range.tail;

@@ -103,7 +103,8 @@ pub struct There<'g> {
 
 impl There<'_> {
     /// The first offset from `offset` on that is not lost.
-    fn first_from(&self, offset: u64) -> u64 {
+    #[must_use]
+    pub fn first_from(&self, offset: u64) -> u64 {
         let offset = offset.max(self.earliest);
         self.gaps.at(offset).map_or(offset, |gap| gap.to)
     }
@@ -206,7 +207,9 @@ impl Consumer {
             Some(blocked) => return Ok(Turn::Blocked(blocked)),
         }
         let (events_max, bytes_max) = self.in_flight_max();
-        let events = events_max.saturating_sub(from - head).min(wants.events);
+        // What is lost is nothing that an ack is awaited of.
+        let in_flight = from - head - there.gaps.lost(head, from);
+        let events = events_max.saturating_sub(in_flight).min(wants.events);
         let bytes = bytes_max.saturating_sub(self.bytes_below(from)).min(wants.bytes);
         if from >= self.end() || events == 0 || bytes == 0 && from > head {
             return Ok(Turn::Blocked(Blocked::InFlight));

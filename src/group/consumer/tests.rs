@@ -313,6 +313,29 @@ fn what_a_repair_gave_up_is_a_gap_that_no_answer_spans() {
 }
 
 #[test]
+fn a_gap_takes_no_part_of_what_may_be_in_flight() {
+    let mut scene = scene(|terms| terms.events_max = 5);
+    let session = scene.session();
+    let mut gaps = Gaps::default();
+    gaps.add(Gap { from: 2, to: 50 });
+    let turn = |scene: &Scene, after| {
+        let wants = Wants { after, events: 10, bytes: 1000 };
+        let there = There { earliest: 0, tail: 100, gaps: &gaps };
+        let Ok(Turn::Read(grant)) = scene.consumer.turn(&wants, there, scene.now.instant) else { panic!() };
+        (grant.from, grant.gap, grant.events)
+    };
+    assert_eq!(turn(&scene, None), (0, None, 5));
+    scene.consumer.delivered(session, 0, 2, 20, scene.now).unwrap();
+    assert_eq!(turn(&scene, Some(1)), (50, Some((2, 50)), 3), "two are in flight");
+    scene.consumer.delivered(session, 50, 51, 10, scene.now).unwrap();
+    assert_eq!(turn(&scene, Some(50)), (51, None, 2), "three are");
+    scene.ack(1).unwrap();
+    assert_eq!(turn(&scene, None), (50, Some((2, 50)), 5), "until something behind it is acked");
+    scene.ack(50).unwrap();
+    assert_eq!(turn(&scene, None), (51, None, 5));
+}
+
+#[test]
 fn after_a_restart_a_session_goes_on_and_its_acks_count() {
     let mut scene = scene(|_| {});
     let session = scene.session();
