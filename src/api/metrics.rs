@@ -136,20 +136,19 @@ async fn tell(context: &Rc<Context>, scrape: &Scrape, entry: &Entry, standings: 
         if number % SLICE == SLICE - 1 {
             ring::park().await;
         }
-        let head = standing.next.max(standing.earliest);
-        let lag = standing.tail.saturating_sub(head);
-        let oldest = match received.get(&head) {
-            _ if lag == 0 => None,
+        let first = standing.first;
+        let oldest = match received.get(&first) {
+            _ if standing.lag == 0 => None,
             Some(known) => *known,
             None => {
                 let (shard, group) = (entry.table.shard, entry.table.number);
-                let cursor = Cursor::new(Rc::clone(&context.shards), shard, group, head);
-                let read = read_stamp(cursor, head).await.map(|(_, received)| received);
+                let cursor = Cursor::new(Rc::clone(&context.shards), shard, group, first);
+                let read = read_stamp(cursor, first).await.map(|(_, received)| received);
                 ring::park().await;
-                *received.entry(head).or_insert(read)
+                *received.entry(first).or_insert(read)
             }
         };
         let age_us = oldest.map_or(0, |oldest| standing.now_us.saturating_sub(oldest));
-        scrape.consumer(&entry.table.name, &standing.name, standing.next, lag, age_us as f64 / 1e6);
+        scrape.consumer(&entry.table.name, &standing.name, standing.next, standing.lag, age_us as f64 / 1e6);
     }
 }

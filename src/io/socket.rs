@@ -98,13 +98,14 @@ impl Spare {
         out && self.0.take().is_some()
     }
 
-    /// Takes one again, if one is left.
-    pub fn take_again(&self) {
+    /// Takes one again, if one is left; whether one is in hand now.
+    pub fn take_again(&self) -> bool {
         let mut spare = self.0.borrow_mut();
         if spare.is_none() {
             let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
             *spare = rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).ok();
         }
+        spare.is_some()
     }
 }
 

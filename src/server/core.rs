@@ -259,12 +259,17 @@ async fn accept(context: Rc<Context>, listener: Rc<Listener>) {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(%error, "a connection could not be accepted");
                 }
-                if spare.give_up(&error) {
-                    if let Ok(socket) = listener.accept().await {
-                        serve(Rc::clone(&context), socket, Some("no file can be opened any more (ulimit -n)")).await;
+                if spare.give_up(&error)
+                    && let Ok(socket) = listener.accept().await
+                {
+                    // Nobody may have come for long, and files were closed meanwhile.
+                    if spare.take_again() {
+                        tokio_uring::spawn(serve(Rc::clone(&context), socket, None));
+                        continue;
                     }
-                    spare.take_again();
+                    serve(Rc::clone(&context), socket, Some("no file can be opened any more (ulimit -n)")).await;
                 }
+                spare.take_again();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -76,8 +76,8 @@ pub struct ConsumerStatus {
     pub earliest: u64,
     /// Offset behind the last event that everybody may see.
     pub tail: u64,
-    /// How many offsets from the position on are lost.
-    pub lost: u64,
+    /// How many events there are from the position on.
+    pub lag: u64,
     /// The first offset from the position on that is there.
     pub first: u64,
     /// When that was.
@@ -390,16 +390,15 @@ impl Shard {
     }
 
     fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {
-        let (earliest, tail, now) = (member.group.earliest, member.group.visible_next(), self.now());
-        let gaps = &member.group.gaps;
+        let Ground { there, now } = self.ground(member);
         let mut consumer = consumer.clone();
-        consumer.gap = consumer.gap.or(gaps.at(consumer.next).map(|gap| (gap.from, gap.to)));
+        consumer.gap = consumer.gap.or(there.gaps.at(consumer.next).map(|gap| (gap.from, gap.to)));
         ConsumerStatus {
             name: name.into(),
-            earliest,
-            tail,
-            lost: gaps.lost(consumer.next.max(earliest), tail),
-            first: There { earliest, tail, gaps }.first_from(consumer.next),
+            earliest: there.earliest,
+            tail: there.tail,
+            lag: there.events_from(consumer.next),
+            first: there.first_from(consumer.next),
             now,
             blocked: consumer.blocked(now.instant),
             consumer,

@@ -4,7 +4,6 @@
 use super::Shard;
 use super::consumers::Ground;
 use super::groups::GroupInfo;
-use super::read::Range;
 use crate::group::consumer::{Blocked, Consumer};
 use crate::io::ring;
 use std::ops::Bound;
@@ -19,10 +18,10 @@ pub struct Standing {
     pub name: Box<str>,
     /// The next offset it has to ack.
     pub next: u64,
-    /// Smallest offset of its group that can be read.
-    pub earliest: u64,
-    /// Offset behind the last event that everybody may see.
-    pub tail: u64,
+    /// The first event from there on.
+    pub first: u64,
+    /// Events that it has not acked and everybody may see.
+    pub lag: u64,
     /// When that was so, µs since 1970.
     pub now_us: u64,
 }
@@ -58,9 +57,9 @@ impl Shard {
             let mut standings = Vec::new();
             self.walk(group, most, &mut looked, |name, consumer, ground| {
                 if consumer.has_position() {
-                    let (Range { earliest, tail }, now) = (ground.range(), ground.now);
-                    let next = consumer.next;
-                    standings.push(Standing { name: name.into(), next, earliest, tail, now_us: now.wall_us });
+                    let (next, there) = (consumer.next, &ground.there);
+                    let (first, lag) = (there.first_from(next), there.events_from(next));
+                    standings.push(Standing { name: name.into(), next, first, lag, now_us: ground.now.wall_us });
                 }
             })
             .await;

@@ -329,12 +329,20 @@ fn a_repair_of_two_shards_that_was_killed_is_finished_by_the_next_one() {
     }
 }
 
+/// What the metrics say of how many events `polls` has not acked.
+fn told_by_metrics(broker: &Broker) -> Option<f64> {
+    let metrics = broker.get("/metrics");
+    let name = "eddyline_consumer_lag_events{group=\"orders\",consumer=\"polls\"} ";
+    metrics.text().lines().find_map(|line| line.strip_prefix(name)?.parse().ok())
+}
+
 #[test]
 fn a_consumer_is_told_of_a_gap_once_it_comes_there_and_is_carried_over_it() {
     let (broker, _) = repaired();
     let polls = Consumer::subscribed(&broker, "orders", "polls", "");
     let [lag, gap] = ["lag", "gap"].map(|member| polls.status(&broker)[member].clone());
     assert_eq!((&lag["events"], &gap), (&json!(9), &json!(null)));
+    assert_eq!(told_by_metrics(&broker), Some(9.0));
     let first = polls.next(&broker, "");
     assert_eq!((first.offsets(), &first.json()["next"]), (vec![0, 1, 2, 3], &json!(4)));
     assert_eq!(first.json().get("gap"), None);
@@ -393,6 +401,7 @@ fn a_consumer_whose_gap_reaches_to_the_tail_waits_and_goes_on_with_the_next_even
     let told = polls.next(&broker, "wait=200ms");
     assert_eq!((told.status, told.offsets(), &told.json()["gap"]), (200, vec![], &gap), "{}", told.text());
     assert_eq!(polls.status(&broker)["lag"]["events"], 0, "nothing is there that it did not ack");
+    assert_eq!(told_by_metrics(&broker), Some(0.0));
     let mut waiting = polls.ask_next(&broker, "wait=60s");
     assert_eq!(broker.produce_lines("orders", "more"), tail);
     let answer = waiting.answer();

@@ -219,7 +219,7 @@ async fn lag(context: &Rc<Context>, entry: &Entry, status: &ConsumerStatus, look
     };
     let oldest = stamp(context, entry, status.first, looked).await.map_or(status.now.wall_us, |(_, received)| received);
     let seconds = status.now.wall_us.saturating_sub(oldest) as f64 / 1e6;
-    Ok(Lag { events: status.tail - head - status.lost, bytes, seconds })
+    Ok(Lag { events: status.lag, bytes, seconds })
 }
 
 /// Id and time of an event, if it can be read.

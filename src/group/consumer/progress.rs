@@ -108,6 +108,13 @@ impl There<'_> {
         let offset = offset.max(self.earliest);
         self.gaps.at(offset).map_or(offset, |gap| gap.to)
     }
+
+    /// How many events there are from `offset` on.
+    #[must_use]
+    pub fn events_from(&self, offset: u64) -> u64 {
+        let offset = offset.max(self.earliest);
+        self.tail.saturating_sub(offset) - self.gaps.lost(offset, self.tail)
+    }
 }
 
 /// What comes of asking for events.
