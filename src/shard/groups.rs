@@ -74,7 +74,7 @@ pub struct GroupInfo {
 }
 
 impl Shard {
-    /// Registers a name (shard 0). Durable when it returns.
+    /// Registers a name (shard 0), if the disk has room for what is to come. Durable when it returns.
     pub(super) async fn register(&self, wanted: &NewGroup) -> Result<Option<Created>, Fault> {
         let (created, entry) = {
             let state = &mut *self.state.borrow_mut();
@@ -86,6 +86,7 @@ impl Shard {
             } else if table.len() - usize::from(table.get(AUDIT_GROUP).is_some()) >= wanted.most {
                 return Ok(None);
             } else {
+                self.above_reserve()?;
                 let mut group = table.plan(&wanted.name, wanted.config, self.clock.now_us());
                 // A group that is made again goes to its dead letters, for both live in one shard.
                 let letters = table.get(&format!("{}.dead", wanted.name)).map(|letters| letters.shard);

@@ -1,7 +1,7 @@
 //! Room for what is accepted: segment files are made and allocated by the opener before events may be taken for them.
 //!
 //! So a flush can never meet a full disk. When the disk is full up to its reserve, whoever waits for room is told so, and
-//! the next request tries again: it resumes by itself.
+//! the next request tries again: it resumes by itself. No group is made then, either.
 
 use super::{Fault, Shard};
 use crate::io::file::SegmentFile;
@@ -75,6 +75,18 @@ impl Shard {
             });
         }
         batch
+    }
+
+    /// Whether more than the reserve is free.
+    ///
+    /// # Errors
+    /// When it is not, or the disk does not say.
+    pub(super) fn above_reserve(&self) -> Result<(), Fault> {
+        let space = system::disk_space(&self.settings.directory).map_err(|error| {
+            tracing::error!(%error, "the disk does not say what is free");
+            Fault::Overloaded
+        })?;
+        if space.free < self.settings.reserve { Err(Fault::DiskFull) } else { Ok(()) }
     }
 
     fn allocated(&self, number: u32, sequence: u32, length: u64, result: io::Result<()>) {

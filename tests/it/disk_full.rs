@@ -1,5 +1,5 @@
-//! A disk that runs full: events are refused before anything is done with them, everything else goes on, and producing
-//! resumes by itself once there is room. On a small file system of its own; needs root and loop devices.
+//! A disk that runs full: events and groups are refused before anything is done with them, everything else goes on, and
+//! they are taken again as soon as there is room. On a small file system of its own; needs root and loop devices.
 
 use crate::broker::{Broker, eventually};
 use crate::history::{Acked, check, read_all};
@@ -71,7 +71,12 @@ fn a_disk_without_a_byte_left_stops_no_checkpoint() {
     let mut filler = std::fs::File::create(image.path().join("filler")).unwrap();
     while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
     assert!(free(&image.path()) < 4096, "{} bytes are free", free(&image.path()));
-    // Many groups with long names: the state outgrows what was allocated for it.
+    let make = |broker: &Broker, group: &str| broker.ask("PUT", &format!("/v1/groups/{group}"), &[], "");
+    let refused = make(&broker, "other");
+    refused.assert_problem(507, "disk_full", "a group for which there is no room");
+    assert_eq!(refused.json()["effect"], "none");
+    assert_eq!(make(&broker, "orders").status, 200, "it is there");
+    // Many consumers with long names: the state outgrows what was allocated for it.
     let (reserve, made) = (image.path().join("data/reserve"), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -80,7 +85,8 @@ fn a_disk_without_a_byte_left_stops_no_checkpoint() {
                 while reserve.exists() {
                     let number = made.fetch_add(1, Ordering::Relaxed);
                     assert!(number < 20_000, "the state never outgrew its files");
-                    let answer = client.ask("PUT", &format!("/v1/groups/{:x>100}-{number}", "x"), &[], "");
+                    let answer =
+                        client.ask("PUT", &format!("/v1/groups/orders/consumers/{:x>100}-{number}", "x"), &[], "");
                     assert_eq!(answer.status, 201, "{answer:?}");
                 }
             });
@@ -92,7 +98,9 @@ fn a_disk_without_a_byte_left_stops_no_checkpoint() {
     broker.restart();
     assert_eq!(broker.get("/v1/groups/orders").json()["tail"], 2);
     drop(filler);
+    assert_eq!(make(&broker, "other").status, 507, "still");
     std::fs::remove_file(image.path().join("filler")).unwrap();
+    assert_eq!(make(&broker, "other").status, 201, "there is room for it");
     broker.restart();
     assert!(reserve.exists(), "it is set aside again");
     broker.stop();
