@@ -195,6 +195,20 @@ fn a_rewind_is_told_to_the_old_generation_and_its_acks_are_refused() {
 }
 
 #[test]
+fn who_has_not_heard_of_a_rewind_may_leave_and_who_was_replaced_may_not() {
+    let mut scene = scene(|_| {});
+    let session = scene.session();
+    scene.consumer.rewind(0, None, false, scene.now).unwrap();
+    assert!(matches!(scene.consumer.call(Some(session), scene.now), Err(Refusal::Rewound { .. })));
+    assert_eq!(scene.consumer.leave(Some(session), scene.now), Ok(Change::Record));
+    assert_eq!(scene.consumer.session, None);
+    scene.consumer.open_session(8, false, false, scene.now).unwrap();
+    let epoch = scene.consumer.epoch;
+    assert_eq!(scene.consumer.leave(Some(session), scene.now), Err(Refusal::Fenced { epoch }));
+    assert!(scene.consumer.session.is_some(), "the other one goes on");
+}
+
+#[test]
 fn a_bounded_replay_has_its_own_cursor_and_then_the_old_position_goes_on() {
     let mut scene = scene(|_| {});
     scene.session();
