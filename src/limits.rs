@@ -47,6 +47,8 @@ pub const PRODUCER_IDLE_US: u64 = 7 * 24 * 3600 * 1_000_000;
 
 /// Name of a consumer.
 pub const CONSUMER_NAME_BYTES_MAX: usize = 120;
+/// Consumers of a group that retention may spare.
+pub const PROTECTED_MAX: usize = 64;
 /// Events that may be delivered to a consumer and not acked, unless its approval says otherwise.
 pub const CONSUMER_EVENTS_DEFAULT: u64 = 10_000;
 /// Bytes of such events.

@@ -50,6 +50,10 @@ pub struct ShardStats {
     pub commit_seconds: Histogram,
     /// Bytes moved to segments.
     pub flushed_bytes: Counter,
+    /// Segments that retention removed.
+    pub trimmed_segments: Counter,
+    /// Bytes of frames in them.
+    pub trimmed_bytes: Counter,
     /// Checkpoints completed.
     pub checkpoints: Counter,
     /// How long a checkpoint took.
@@ -73,6 +77,8 @@ pub struct Stats {
     commits: Family<ShardLabel, Counter>,
     commit_seconds: Family<ShardLabel, Histogram, fn() -> Histogram>,
     flushed_bytes: Family<ShardLabel, Counter>,
+    trimmed_segments: Family<ShardLabel, Counter>,
+    trimmed_bytes: Family<ShardLabel, Counter>,
     checkpoints: Family<ShardLabel, Counter>,
     checkpoint_seconds: Family<ShardLabel, Histogram, fn() -> Histogram>,
     failed: Family<ShardLabel, Gauge>,
@@ -98,6 +104,8 @@ impl Default for Stats {
             commits: Family::default(),
             commit_seconds: Family::new_with_constructor(seconds),
             flushed_bytes: Family::default(),
+            trimmed_segments: Family::default(),
+            trimmed_bytes: Family::default(),
             checkpoints: Family::default(),
             checkpoint_seconds: Family::new_with_constructor(seconds),
             failed: Family::default(),
@@ -120,6 +128,9 @@ impl Default for Stats {
             stats.commit_seconds.clone(),
         );
         registry.register_with_unit("flushed", "Bytes moved to segments", Unit::Bytes, stats.flushed_bytes.clone());
+        let (segments, bytes) = (stats.trimmed_segments.clone(), stats.trimmed_bytes.clone());
+        registry.register("trimmed_segments", "Segments that retention removed", segments);
+        registry.register_with_unit("trimmed", "Bytes that retention removed", Unit::Bytes, bytes);
         registry.register("checkpoints", "State files written", stats.checkpoints.clone());
         registry.register_with_unit(
             "checkpoint",
@@ -159,6 +170,8 @@ impl Stats {
             commits: self.commits.get_or_create_owned(&label),
             commit_seconds: self.commit_seconds.get_or_create_owned(&label),
             flushed_bytes: self.flushed_bytes.get_or_create_owned(&label),
+            trimmed_segments: self.trimmed_segments.get_or_create_owned(&label),
+            trimmed_bytes: self.trimmed_bytes.get_or_create_owned(&label),
             checkpoints: self.checkpoints.get_or_create_owned(&label),
             checkpoint_seconds: self.checkpoint_seconds.get_or_create_owned(&label),
             failed: self.failed.get_or_create_owned(&label),

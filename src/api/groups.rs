@@ -104,7 +104,7 @@ async fn create(
 ) -> Result<(), Problem> {
     writable(context, name)?;
     let config = GroupConfig::parse(body, &GroupConfig::default())?;
-    match make(context, caller, name, config).await? {
+    match make(context, caller, name, config.clone()).await? {
         Created::New(_) => show(context, &*context.group(name)?, 201, exchange).await,
         Created::Existing(_) => {
             let entry = context.group(name)?;
@@ -161,6 +161,9 @@ async fn show(context: &Rc<Context>, entry: &Entry, status: u16, exchange: &mut 
         "segments": info.segments,
         "created": EventEncoder::time_text(entry.table.created_us),
     });
+    if !info.not_protected.is_empty() {
+        answer["not_protected"] = json!(info.not_protected);
+    }
     if !info.gaps.is_empty() {
         answer["gaps"] = json!(info.gaps);
     }

@@ -125,6 +125,13 @@ impl Follower {
                     cursor.advance(to);
                     continue;
                 }
+                // Retention was faster than this reader.
+                Err(End::Fault(Fault::Gone { earliest })) => {
+                    let from = cursor.offset();
+                    self.control(&mut exchange.out, "gap", &format!("\"from\":{from},\"to\":{earliest}"));
+                    cursor.advance(earliest);
+                    continue;
+                }
                 Err(end) => return Err(end),
             }
             let tail = cursor.offset();

@@ -350,7 +350,7 @@ async fn take_more(
     to: Option<(&mut EventEncoder, &mut Vec<u8>)>,
 ) -> Result<bool, Fault> {
     match take(cursor, frames, format, bounds, extent, to).await {
-        Err(Fault::Corrupt { .. } | Fault::Lost { .. }) => Ok(false),
+        Err(Fault::Corrupt { .. } | Fault::Lost { .. } | Fault::Gone { .. }) => Ok(false),
         other => other,
     }
 }

@@ -129,6 +129,8 @@ impl Faults {
 
     fn limits(&mut self, config: &Config) {
         let limits = &config.limits;
+        let every = config.storage.retention_every;
+        self.span(&["storage.retention_every"], every, Duration::from_millis(10), Duration::from_secs(3_600));
         self.size(&["limits.max_event_bytes"], limits.max_event_bytes, 1);
         self.must(
             limits.max_event_bytes <= limits.max_batch_bytes,

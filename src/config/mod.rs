@@ -107,6 +107,8 @@ pub struct Storage {
     pub tail_memory: u64,
     /// Open segment files kept a core.
     pub segment_files: usize,
+    /// How often it is looked at what retention takes.
+    pub retention_every: Duration,
 }
 
 /// What a request and a broker may hold.
@@ -212,7 +214,12 @@ impl Default for Config {
                 body_memory: 64 * MIB,
             },
             journal: Journal { file_bytes: 32 * MIB, files: 8, fixed: false },
-            storage: Storage { reserve: 256 * MIB, tail_memory: 64 * MIB, segment_files: 512 },
+            storage: Storage {
+                reserve: 256 * MIB,
+                tail_memory: 64 * MIB,
+                segment_files: 512,
+                retention_every: Duration::from_secs(10),
+            },
             limits: Limits {
                 max_event_bytes: MIB,
                 max_batch_bytes: 8 * MIB,

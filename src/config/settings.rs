@@ -121,6 +121,8 @@ settings! {
         "Memory for events that are not in a segment yet, a shard.";
     rare "storage.segment_files" => storage.segment_files,
         "Segment files kept open, a core.";
+    rare "storage.retention_every" => storage.retention_every,
+        "How often groups are looked at for segments to seal by age and to remove by retention.";
 
     rare "limits.max_event_bytes" => limits.max_event_bytes,
         "Largest event.";

@@ -87,6 +87,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("storage.reserve", "0", "0"),
     ("storage.tail_memory", "16MiB", ""),
     ("storage.segment_files", "16", "16"),
+    ("storage.retention_every", "1m", ""),
     ("limits.max_event_bytes", "512KiB", ""),
     ("limits.max_batch_bytes", "2MiB", ""),
     ("limits.groups", "7", "7"),

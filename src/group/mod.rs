@@ -10,14 +10,15 @@ pub mod ids;
 pub mod name;
 pub mod producers;
 pub mod record;
+pub mod retention;
 pub mod table;
 
 use crate::log::event::NewEvent;
 use crate::log::frame::{FrameHeader, ProducerStamp, request_overhead};
-use crate::log::group_log::{GroupLog, Need, SegmentLimits};
+use crate::log::group_log::{GroupLog, Need, SegmentLimits, Trimmed};
 use bytes::Bytes;
 use config::GroupConfig;
-use consumer::Consumers;
+use consumer::{Consumer, Consumers, There};
 use gaps::{Gap, Gaps};
 use ids::Ids;
 use producers::{Producers, Verdict};
@@ -140,7 +141,7 @@ pub struct Group {
     pub producers: Producers,
     /// Who reads it with a position of its own.
     pub consumers: Consumers,
-    /// Smallest offset that can be read.
+    /// Smallest offset that is kept: the accepted head of what is trimmed.
     pub earliest: u64,
     /// Offsets that a repair gave up.
     pub gaps: Gaps,
@@ -152,6 +153,8 @@ pub struct Group {
     ids: Ids,
     /// Offset behind the last event that everybody may see.
     visible_next: u64,
+    /// Smallest offset that can be read.
+    visible_earliest: u64,
     /// Journal entry that holds the last change, durable or not.
     pub last_entry: u64,
     /// `received` of the last frame that recovery placed, to take the last id from.
@@ -170,6 +173,7 @@ impl Group {
             last_received_us: 0,
             last_id: 0,
             closed: false,
+            next_sequence: 0,
             segments: VecDeque::new(),
             gaps: Gaps::default(),
             producers: Producers::default(),
@@ -182,7 +186,7 @@ impl Group {
         Self {
             number: record.number,
             config: record.config,
-            log: GroupLog::restore(record.number, record.next_offset, record.segments),
+            log: GroupLog::restore(record.number, record.next_offset, record.segments, record.next_sequence),
             producers: record.producers,
             consumers: Consumers::new(),
             earliest: record.earliest,
@@ -192,6 +196,7 @@ impl Group {
             last_received_us: record.last_received_us,
             ids: Ids::behind(record.last_id),
             visible_next: record.next_offset,
+            visible_earliest: record.earliest,
             last_entry: 0,
             last_replayed: None,
         }
@@ -201,6 +206,24 @@ impl Group {
     #[must_use]
     pub fn visible_next(&self) -> u64 {
         self.visible_next
+    }
+
+    /// Smallest offset that can be read.
+    #[must_use]
+    pub fn visible_earliest(&self) -> u64 {
+        self.visible_earliest
+    }
+
+    /// What everybody may read.
+    #[must_use]
+    pub fn there(&self) -> There<'_> {
+        There { earliest: self.visible_earliest, tail: self.visible_next, gaps: &self.gaps }
+    }
+
+    /// A consumer about to decide something, with what it may read.
+    pub fn consumer_mut(&mut self, name: &str) -> Option<(&mut Consumer, There<'_>)> {
+        let there = There { earliest: self.visible_earliest, tail: self.visible_next, gaps: &self.gaps };
+        self.consumers.get_mut(name).map(|consumer| (consumer, there))
     }
 
     /// Offset that the next event gets: the accepted head.
@@ -294,6 +317,22 @@ impl Group {
         let news = next_offset > self.visible_next;
         self.visible_next = self.visible_next.max(next_offset);
         news
+    }
+
+    /// Gives up what is below `earliest`. Consumers that still wanted it are shown to `victim` first, and then know of the
+    /// gap.
+    pub fn trim(&mut self, earliest: u64, mut victim: impl FnMut(&str, &mut Consumer)) {
+        self.earliest = earliest;
+        for (name, consumer) in self.consumers.iter_mut().filter(|(_, consumer)| consumer.wants_below(earliest)) {
+            victim(name, consumer);
+            consumer.lose_before(earliest);
+        }
+    }
+
+    /// What was trimmed is durably gone.
+    pub fn trimmed(&mut self, earliest: u64) -> Trimmed {
+        self.visible_earliest = self.visible_earliest.max(earliest);
+        self.log.trim(earliest)
     }
 
     /// How large segments may become.

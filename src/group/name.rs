@@ -1,6 +1,6 @@
-//! Names of groups.
+//! Names of groups and of consumers.
 
-use crate::limits::GROUP_NAME_BYTES_MAX;
+use crate::limits::{CONSUMER_NAME_BYTES_MAX, GROUP_NAME_BYTES_MAX};
 use thiserror::Error;
 
 /// Why a name is not taken.
@@ -12,6 +12,11 @@ pub enum BadName {
     /// The broker's own.
     #[error("names that begin with _ or end in .dead belong to the broker")]
     Reserved,
+    /// Wrong characters or length.
+    #[error(
+        "a consumer's name is 1 to {CONSUMER_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ - and begins with a letter or digit"
+    )]
+    Consumer,
 }
 
 /// Whether a caller may use this name for a group of its own.
@@ -35,9 +40,21 @@ pub fn is_reserved(name: &str) -> bool {
 /// What is wrong with it.
 pub fn check_readable(name: &str) -> Result<(), BadName> {
     let own = name.strip_prefix('_').or(name.strip_suffix(".dead")).unwrap_or(name);
-    let first = own.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = own.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if first && rest && own.len() <= GROUP_NAME_BYTES_MAX { Ok(()) } else { Err(BadName::Malformed) }
+    if is_plain(own, GROUP_NAME_BYTES_MAX) { Ok(()) } else { Err(BadName::Malformed) }
+}
+
+/// Whether this can be the name of a consumer.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_consumer(name: &str) -> Result<(), BadName> {
+    if is_plain(name, CONSUMER_NAME_BYTES_MAX) { Ok(()) } else { Err(BadName::Consumer) }
+}
+
+fn is_plain(name: &str, most: usize) -> bool {
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    first && rest && name.len() <= most
 }
 
 #[cfg(test)]

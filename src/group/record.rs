@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! group number 4 · closed 1 · zero 3 · earliest 8 · next offset 8 · last received 8 · last id 16
-//! · config: length 2 · JSON · segments 4 · segments · gaps 4 · gaps (from 8 · to 8) · producers 4 · producers
+//! · config: length 2 · JSON · next sequence 4 · segments 4 · segments · gaps 4 · gaps (from 8 · to 8) · producers 4 · producers
 //! ```
 
 use super::Group;
@@ -29,6 +29,8 @@ pub struct GroupRecord {
     pub last_id: u128,
     /// Whether it was deleted.
     pub closed: bool,
+    /// Sequence number of its next segment.
+    pub next_sequence: u32,
     /// Its segments, oldest first.
     pub segments: VecDeque<Segment>,
     /// Offsets that a repair gave up.
@@ -46,8 +48,12 @@ pub fn encode(group: &Group, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&group.last_id().to_be_bytes());
     put_short(out, group.config.to_json().as_bytes());
-    out.extend_from_slice(&(group.log.segments().len() as u32).to_le_bytes());
-    group.log.segments().iter().for_each(|segment| segment.encode(out));
+    out.extend_from_slice(&group.log.next_sequence().to_le_bytes());
+    // Files of what was trimmed stay until that is durable; the state does not know them any more.
+    let segments = group.log.segments();
+    let kept = segments.range(segments.partition_point(|segment| segment.next_offset <= group.earliest)..);
+    out.extend_from_slice(&(kept.len() as u32).to_le_bytes());
+    kept.for_each(|segment| segment.encode(out));
     group.gaps.encode(group.earliest, out);
     group.producers.encode(out);
 }
@@ -61,6 +67,7 @@ pub fn decode(fields: &mut Fields<'_>) -> Result<GroupRecord, Malformed> {
     let (earliest, next_offset, last_received_us) = (fields.u64()?, fields.u64()?, fields.u64()?);
     let last_id = fields.uuid()?;
     let config = decode_config(fields)?;
+    let next_sequence = fields.u32()?;
     let segments = fields.u32()?;
     let segments = (0..segments).map(|_| Segment::decode(fields)).collect::<Result<_, _>>()?;
     let gaps = Gaps::decode(fields)?;
@@ -73,6 +80,7 @@ pub fn decode(fields: &mut Fields<'_>) -> Result<GroupRecord, Malformed> {
         last_received_us,
         last_id,
         closed,
+        next_sequence,
         segments,
         gaps,
         producers,

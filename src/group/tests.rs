@@ -100,8 +100,8 @@ fn nothing_is_accepted_without_room_and_nothing_changes_then() {
 #[test]
 fn a_segment_is_sealed_by_size_and_by_age_and_replay_draws_the_same_boundaries() {
     let config = GroupConfig { segment_max_bytes: 64 << 10, ..GroupConfig::default() };
-    let mut original = Group::new(7, 100, config);
-    let mut copy = Group::new(7, 100, config);
+    let mut original = Group::new(7, 100, config.clone());
+    let mut copy = Group::new(7, 100, config.clone());
     let data = vec![b'x'; 10_000];
     let event = NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: &data };
     let mut now_us = 1_000_000;
@@ -181,4 +181,27 @@ fn behind_a_gap_events_go_on_in_a_segment_of_their_own_also_after_a_restart() {
         assert_eq!(ranges, [(0, 2, true), (10, 11, false)], "{name}");
         assert!(group.log.segment_of(5).is_none(), "{name}");
     }
+}
+
+#[test]
+fn a_trim_takes_what_of_the_segments_is_in_memory_alone_and_numbers_of_files_go_on() {
+    let mut group = group();
+    for (entry, first) in [(1, 0), (2, 2), (3, 4)] {
+        group.log.allocated(group.log.next_sequence(), 1 << 20);
+        assert_eq!(produce(&mut group, entry, &[b"a", b"b"]).first_offset, Some(first));
+        group.log.seal(entry);
+        group.log.seal_active();
+    }
+    let bytes = group.log.tail_bytes();
+    group.trim(4, |_, _| {});
+    let mut record = Vec::new();
+    record::encode(&group, &mut record);
+    let restored = Group::restore(record::decode(&mut Fields::new(&record)).unwrap());
+    assert_eq!((restored.visible_earliest(), restored.log.segments().len(), restored.log.next_sequence()), (4, 1, 3));
+    let trimmed = group.trimmed(4);
+    assert_eq!((trimmed.sequences, trimmed.freed + group.log.tail_bytes()), (vec![0, 1], bytes));
+    assert_eq!(group.log.to_flush(3, 1 << 20).iter().map(|frame| frame.first_offset).collect::<Vec<_>>(), [4]);
+    group.trim(6, |_, _| {});
+    assert_eq!(group.trimmed(6).sequences, [2]);
+    assert_eq!((group.log.flushed_next(), group.log.bytes(), group.log.next_sequence()), (6, 0, 3));
 }

@@ -61,6 +61,10 @@ pub enum PartKind {
     GroupConfigured = 4,
     /// A group takes no further events (the group's shard).
     GroupClosed = 5,
+    /// A group's last segment takes no further frames: `group 4 · sequence 4`.
+    SegmentSealed = 6,
+    /// A group gave up its oldest segments: `group 4 · earliest offset 8`.
+    GroupTrimmed = 7,
     /// A consumer subscribed, or anything but its head changed: all of it.
     Consumer = 10,
     /// A consumer's head moved: `group 4 · head 8 · when 8 · name`.
@@ -83,8 +87,8 @@ impl PartKind {
     fn from_byte(byte: u8) -> Option<Self> {
         use PartKind::{Audit, AuditForwarded, Frame, TokenCreated, TokenRevoked};
         use PartKind::{Consumer, ConsumerAcked, ConsumerRemoved};
-        use PartKind::{GroupClosed, GroupConfigured, GroupRegistered, GroupRemoved};
-        let groups = [Frame, GroupRegistered, GroupRemoved, GroupConfigured, GroupClosed];
+        use PartKind::{GroupClosed, GroupConfigured, GroupRegistered, GroupRemoved, GroupTrimmed, SegmentSealed};
+        let groups = [Frame, GroupRegistered, GroupRemoved, GroupConfigured, GroupClosed, SegmentSealed, GroupTrimmed];
         let tokens = [TokenCreated, TokenRevoked, Audit, AuditForwarded];
         let consumers = [Consumer, ConsumerAcked, ConsumerRemoved];
         groups.into_iter().chain(tokens).chain(consumers).find(|kind| *kind as u8 == byte)

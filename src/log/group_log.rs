@@ -48,6 +48,15 @@ pub enum Need {
     Seal,
 }
 
+/// What a trim took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Sequence numbers of the segments.
+    pub sequences: Vec<u32>,
+    /// Bytes of the tail that were freed.
+    pub freed: usize,
+}
+
 /// How large a group's segments may become; part of its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentLimits {
@@ -61,6 +70,8 @@ pub struct SegmentLimits {
 pub struct GroupLog {
     group: u32,
     segments: VecDeque<Segment>,
+    /// Sequence number of the segment behind the last one that there ever was.
+    next_sequence: u32,
     tail: VecDeque<TailFrame>,
     tail_bytes: usize,
     open: Vec<FrameBuilder>,
@@ -92,15 +103,16 @@ impl GroupLog {
     /// An empty log that begins at `first_offset`.
     #[must_use]
     pub fn new(group: u32, first_offset: u64) -> Self {
-        Self::restore(group, first_offset, VecDeque::new())
+        Self::restore(group, first_offset, VecDeque::new(), 0)
     }
 
-    /// A log whose segments hold everything below `next_offset`.
+    /// A log whose segments hold everything below `next_offset`. The next segment gets the number `next_sequence`.
     #[must_use]
-    pub fn restore(group: u32, next_offset: u64, segments: VecDeque<Segment>) -> Self {
+    pub fn restore(group: u32, next_offset: u64, segments: VecDeque<Segment>, next_sequence: u32) -> Self {
         let active = segments.back().filter(|segment| !segment.sealed).copied();
         Self {
             group,
+            next_sequence,
             tail: VecDeque::new(),
             tail_bytes: 0,
             open: Vec::new(),
@@ -254,10 +266,16 @@ impl GroupLog {
         }
     }
 
-    /// Sequence number of the segment behind the last one.
+    /// Sequence number of the segment behind the last one that there ever was.
     #[must_use]
     pub fn next_sequence(&self) -> u32 {
-        self.segments.back().map_or(0, |last| last.sequence + 1)
+        self.next_sequence
+    }
+
+    /// Bytes of frames in all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.end - SEGMENT_START).sum()
     }
 
     // ---- sealing
@@ -289,8 +307,9 @@ impl GroupLog {
 
     fn place(&mut self, header: &FrameHeader, bytes: Bytes, entry: u64) {
         if header.begins_segment {
-            let sequence = self.next_sequence();
-            self.seal_active();
+            let sequence = self.next_sequence;
+            self.next_sequence += 1;
+            self.end_active();
             self.segments.push_back(Segment {
                 sequence,
                 first_offset: header.first_offset,
@@ -324,7 +343,7 @@ impl GroupLog {
         self.tail.push_back(frame);
     }
 
-    fn seal_active(&mut self) {
+    fn end_active(&mut self) {
         if let Some(active) = self.segments.back_mut().filter(|segment| !segment.sealed) {
             active.sealed = true;
             let index = std::mem::take(&mut self.index);
@@ -332,16 +351,22 @@ impl GroupLog {
         }
     }
 
+    /// Seals the active segment, which no request is under way to: whatever comes next begins another one.
+    pub fn seal_active(&mut self) {
+        debug_assert!(self.open.is_empty());
+        self.end_active();
+        self.planned_end = 0;
+        self.allocated = 0;
+    }
+
     /// Leaves a gap up to `to`, which no request is under way to: whatever comes next begins a segment there.
     pub fn leave_gap(&mut self, to: u64) {
-        debug_assert!(self.open.is_empty() && to > self.sealed_next);
+        debug_assert!(to > self.sealed_next);
         self.seal_active();
         self.sealed_next = to;
         if self.tail.is_empty() {
             self.flushed_next = to;
         }
-        self.planned_end = 0;
-        self.allocated = 0;
     }
 
     /// The frames sealed last, newest `count` of the tail.
@@ -383,6 +408,24 @@ impl GroupLog {
     pub fn take_finished(&mut self) -> Vec<(Segment, Option<SegmentIndex>)> {
         let flushed_next = self.flushed_next;
         self.unfinished.extract_if(.., |(segment, _)| segment.next_offset <= flushed_next).collect()
+    }
+
+    // ---- trimming
+
+    /// The segments that may go: sealed, and whole in their files.
+    pub fn finished(&self) -> impl Iterator<Item = &Segment> {
+        let flushed_next = self.flushed_next;
+        self.segments.iter().take_while(move |segment| segment.sealed && segment.next_offset <= flushed_next)
+    }
+
+    /// Forgets the segments that end at or below `earliest`, and what of them is in memory alone, as after a start.
+    pub fn trim(&mut self, earliest: u64) -> Trimmed {
+        let gone = self.segments.partition_point(|segment| segment.next_offset <= earliest);
+        self.unfinished.retain(|(segment, _)| segment.next_offset > earliest);
+        let sequences = self.segments.drain(..gone).map(|segment| segment.sequence).collect();
+        let freed = self.flushed(earliest);
+        self.flushed_next = self.flushed_next.max(earliest);
+        Trimmed { sequences, freed }
     }
 
     // ---- reading

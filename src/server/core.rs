@@ -140,6 +140,7 @@ impl Core {
         tokio_uring::spawn(keep_time(Rc::clone(&context)));
         for shard in shards.locals() {
             let groups = Arc::clone(context.lookup.directory());
+            tokio_uring::spawn(Rc::clone(shard).retain(Arc::clone(&groups), config.storage.retention_every));
             tokio_uring::spawn(Rc::clone(&shards).tell_all(Rc::clone(shard), groups));
         }
         if config.auth.enabled {

@@ -144,7 +144,7 @@ impl Shard {
         };
         let group = self.register(&wanted).await?.ok_or(Fault::Overloaded)?.into_group();
         self.open_group(&group);
-        directory.publish(Entry { config: group.config, table: group.clone() });
+        directory.publish(Entry { config: group.config.clone(), table: group.clone() });
         Ok(group.number)
     }
 }

@@ -138,15 +138,13 @@ impl Shard {
     ) -> Result<Decided<R>, Fault> {
         let now = self.now();
         let member = state.groups.get_mut(&number).filter(|member| !member.group.closed).ok_or(Fault::NoGroup)?;
-        let there =
-            There { earliest: member.group.earliest, tail: member.group.visible_next(), gaps: &member.group.gaps };
-        let ground = Ground { there, now };
-        let Some(consumer) = member.group.consumers.get_mut(name) else {
+        let Some((consumer, there)) = member.group.consumer_mut(name) else {
             let after = state.newest_change();
             return Err(refused(Refusal::NotThere, after));
         };
+        let ground = Ground { there, now };
         state.snapshot.note_consumer(number, name, consumer);
-        let was_blocked = consumer.blocked(now.instant).is_some();
+        let was_blocked = consumer.blocked(there, now.instant).is_some();
         let counted = [consumer.live.acked, consumer.redelivered, consumer.dead_lettered];
         let mut change = consumer.lapse(now);
         let result = decide(consumer, ground, &mut change);
@@ -287,8 +285,10 @@ impl Shard {
             self.room_for_consumer(letter.len() + 256, None).await?;
             let room = self.room.notified();
             let still = |state: &State| {
-                let consumer = state.groups.get(&group).and_then(|member| member.group.consumers.get(name));
-                consumer.filter(|known| known.head() == offset && known.poisoned()).map(|known| known.dead_letters)
+                let group = &state.groups.get(&group)?.group;
+                let first = |known: &Consumer| group.there().first_from(known.head());
+                let consumer = group.consumers.get(name).filter(|known| first(known) == offset && known.poisoned());
+                consumer.map(|known| known.dead_letters)
             };
             let Some(dead_letters) = still(&self.state.borrow()) else { return Ok(false) };
             // The letter and the move are taken without a wait in between, so one entry holds both.
@@ -297,7 +297,7 @@ impl Shard {
                 Ok(_) => {
                     let moved =
                         self.decide_now(&mut self.state.borrow_mut(), group, name, None, |consumer, ground, change| {
-                            consumer.buried(ground.now);
+                            consumer.buried(offset, ground.now);
                             *change = Change::Record;
                             Ok(())
                         });
@@ -385,14 +385,14 @@ impl Shard {
 
     /// What the decisions of a group's consumers rest on now.
     pub(super) fn ground<'m>(&self, member: &'m Member) -> Ground<'m> {
-        let (earliest, tail) = (member.group.earliest, member.group.visible_next());
-        Ground { there: There { earliest, tail, gaps: &member.group.gaps }, now: self.now() }
+        Ground { there: member.group.there(), now: self.now() }
     }
 
     fn status_of(&self, member: &Member, name: &str, consumer: &Consumer) -> ConsumerStatus {
         let Ground { there, now } = self.ground(member);
         let mut consumer = consumer.clone();
         consumer.gap = consumer.gap.or(there.gaps.at(consumer.next).map(|gap| (gap.from, gap.to)));
+        let blocked = consumer.blocked(there, now.instant);
         ConsumerStatus {
             name: name.into(),
             earliest: there.earliest,
@@ -400,7 +400,7 @@ impl Shard {
             lag: there.events_from(consumer.next),
             first: there.first_from(consumer.next),
             now,
-            blocked: consumer.blocked(now.instant),
+            blocked,
             consumer,
         }
     }
@@ -440,7 +440,7 @@ impl Shard {
 }
 
 /// Wakes whoever waits for a consumer.
-fn wake(waits: &mut super::Waits, name: &str) {
+pub(super) fn wake(waits: &mut super::Waits, name: &str) {
     waits.remove(name).into_iter().flatten().for_each(|(_, waker)| waker.wake());
 }
 

@@ -111,7 +111,7 @@ impl Cursor {
     pub async fn probe(&self) -> Result<(), Fault> {
         let mut probe = Self::new(self.shards(), self.shard, self.group, self.offset);
         match probe.read(&mut Frames::default()).await {
-            Ok(_) | Err(Fault::Lost { .. }) => Ok(()),
+            Ok(_) | Err(Fault::Lost { .. } | Fault::Gone { .. }) => Ok(()),
             Err(fault) => Err(fault),
         }
     }

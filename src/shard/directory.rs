@@ -52,6 +52,13 @@ impl Directory {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// The name of the group of that number.
+    #[must_use]
+    pub fn name_of(&self, number: u32) -> Option<Box<str>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.iter().find(|(_, entry)| entry.table.number == number).map(|(name, _)| name.clone())
+    }
+
     /// How many groups there are, the broker's audit log aside.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -220,7 +220,7 @@ impl<'l> Reading<'l> {
             number: group.number,
             first_offset: group.earliest,
             next_offset: group.next_offset(),
-            config: group.config,
+            config: group.config.clone(),
         });
         let unknown = unknown.into_iter().map(|(number, (first_offset, next_offset))| Unnamed {
             number,

@@ -57,6 +57,8 @@ pub struct NewGroup {
 pub struct GroupInfo {
     /// The configuration in force.
     pub config: GroupConfig,
+    /// Names in `retention.protect` that protect nothing (yet).
+    pub not_protected: Vec<Box<str>>,
     /// Smallest offset that can be read.
     pub earliest: u64,
     /// Next offset to be written.
@@ -87,7 +89,7 @@ impl Shard {
                 return Ok(None);
             } else {
                 self.above_reserve()?;
-                let mut group = table.plan(&wanted.name, wanted.config, self.clock.now_us());
+                let mut group = table.plan(&wanted.name, wanted.config.clone(), self.clock.now_us());
                 // A group that is made again goes to its dead letters, for both live in one shard.
                 let letters = table.get(&format!("{}.dead", wanted.name)).map(|letters| letters.shard);
                 group.shard = wanted.shard.or(letters).unwrap_or(group.shard);
@@ -111,7 +113,7 @@ impl Shard {
         let state = &mut *self.state.borrow_mut();
         let epoch = state.snapshot.epoch();
         state.groups.entry(group.number).or_insert_with(|| {
-            let mut member = Member::new(Group::new(group.number, group.first_offset, group.config));
+            let mut member = Member::new(Group::new(group.number, group.first_offset, group.config.clone()));
             member.snapshot = epoch;
             member
         });
@@ -212,14 +214,15 @@ impl Shard {
     pub fn group_info(&self, number: u32) -> Result<GroupInfo, Fault> {
         let state = self.state.borrow();
         let group = &state.member(number)?.group;
-        let stored = |segment: &segment::Segment| segment.end - segment::SEGMENT_START;
+        let there = group.there();
         Ok(GroupInfo {
-            config: group.config,
-            earliest: group.earliest,
-            tail: group.visible_next(),
-            events: group.visible_next() - group.earliest - group.gaps.lost(group.earliest, group.visible_next()),
+            config: group.config.clone(),
+            not_protected: group.not_protected(),
+            earliest: there.earliest,
+            tail: there.tail,
+            events: there.events_from(there.earliest),
             gaps: group.gaps.iter().collect(),
-            bytes: group.log.segments().iter().map(stored).sum(),
+            bytes: group.log.bytes(),
             segments: group.log.segments().len(),
             last_received_us: group.last_received_us(),
         })
@@ -261,7 +264,7 @@ impl Shards {
                 })
             })
             .await;
-            directory.publish(Entry { table: group.clone(), config: group.config });
+            directory.publish(Entry { table: group.clone(), config: group.config.clone() });
         }
         Ok(created)
     }
@@ -277,9 +280,9 @@ impl Shards {
         config: GroupConfig,
         audit: Option<Vec<u8>>,
     ) -> Result<(), Fault> {
-        let number = entry.table.number;
+        let (number, wanted) = (entry.table.number, config.clone());
         let configured = self.on(entry.table.shard, move |shard: Rc<Shard>| {
-            Box::pin(async move { shard.configure(number, config, audit.as_deref()).await })
+            Box::pin(async move { shard.configure(number, wanted, audit.as_deref()).await })
         });
         configured.await?;
         directory.publish(Entry { table: entry.table.clone(), config });

@@ -3,7 +3,8 @@
 //! ```text
 //! append ─▶ open entry ─(seal)─▶ journal write ─▶ durable: visible, readers woken, answered       commit.rs
 //!              ▲ room in segments: space.rs                └─▶ tails move to segments              tails.rs
-//!                                                              └─▶ checkpoint, journal reused      checkpoint.rs
+//!                                                              ├─▶ checkpoint, journal reused      checkpoint.rs
+//!                                                              └─▶ segments nobody needs go        retention.rs
 //! places, always: durable_index <= sealed_index < open_index
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod read;
 pub mod recover;
 pub mod repair;
 mod replay;
+mod retention;
 mod segments;
 mod space;
 pub mod survey;

@@ -56,7 +56,7 @@ impl Shard {
         if group.closed {
             return Err(Fault::NoGroup);
         }
-        Ok(Range { earliest: group.earliest, tail: group.visible_next() })
+        Ok(Range { earliest: group.visible_earliest(), tail: group.visible_next() })
     }
 
     /// Finds the events from `offset` on.

@@ -47,7 +47,9 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn open(&mut self, group: &TableGroup) {
-        self.groups.entry(group.number).or_insert_with(|| Group::new(group.number, group.first_offset, group.config));
+        self.groups
+            .entry(group.number)
+            .or_insert_with(|| Group::new(group.number, group.first_offset, group.config.clone()));
     }
 
     pub(super) fn apply(&mut self, shard: u16, header: &EntryHeader, parts: Parts<'_>) -> Result<(), NotApplied> {
@@ -94,21 +96,8 @@ impl Replay {
                 self.unknown.remove(&removed.number);
                 self.table.remove(removed);
             }
-            PartKind::GroupConfigured => {
-                let number = fields.u32()?;
-                let config = record::decode_config(&mut fields)?;
-                if let Some(group) = self.groups.get_mut(&number) {
-                    group.config = config;
-                    group.last_entry = entry;
-                }
-            }
-            PartKind::GroupClosed => {
-                let number = fields.u32()?;
-                self.unknown.remove(&number);
-                if let Some(group) = self.groups.get_mut(&number) {
-                    group.closed = true;
-                    group.last_entry = entry;
-                }
+            PartKind::GroupConfigured | PartKind::GroupClosed | PartKind::SegmentSealed | PartKind::GroupTrimmed => {
+                self.apply_to_group(entry, kind, &mut fields)?;
             }
             PartKind::Consumer => {
                 let (group, name, consumer) = consumer::decode(&mut fields)?;
@@ -138,6 +127,38 @@ impl Replay {
             PartKind::Audit => self.outbox.replay_event(&mut fields)?,
             PartKind::AuditForwarded => self.outbox.replay_forwarded(shard, &mut fields)?,
             PartKind::Bulk => return Err(Malformed("a part of a kind that this version does not write").into()),
+        }
+        Ok(())
+    }
+
+    /// A change of one group as a whole.
+    fn apply_to_group(&mut self, entry: u64, kind: PartKind, fields: &mut Fields<'_>) -> Result<(), NotApplied> {
+        let number = fields.u32()?;
+        if kind == PartKind::GroupClosed {
+            self.unknown.remove(&number);
+        }
+        let Some(group) = self.groups.get_mut(&number) else { return Ok(()) };
+        group.last_entry = entry;
+        match kind {
+            PartKind::GroupConfigured => group.config = record::decode_config(fields)?,
+            PartKind::GroupClosed => group.closed = true,
+            PartKind::SegmentSealed => {
+                let sequence = fields.u32()?;
+                // A frame of the same entry may have begun the next segment.
+                if group.log.active().is_some_and(|active| active.sequence == sequence) {
+                    group.log.seal_active();
+                }
+            }
+            _ => {
+                let earliest = fields.u64()?;
+                group.trim(earliest, |_, _| {});
+                let trimmed = group.trimmed(earliest);
+                self.tail_bytes -= trimmed.freed;
+                for sequence in trimmed.sequences {
+                    self.dirty.remove(&(number, sequence));
+                    self.holed.remove(&(number, sequence));
+                }
+            }
         }
         Ok(())
     }

@@ -64,6 +64,7 @@ impl Shard {
             let log = &member.group.log;
             let next = log.next_sequence();
             let create = !matches!(need, Need::Grow(_));
+            debug_assert!(create || log.active().is_some(), "what grows is not sealed meanwhile");
             let sequence = if create { next } else { next.saturating_sub(1) };
             batch.push(Allocation {
                 group: number,

@@ -42,7 +42,7 @@ impl Shard {
         let mut looked = 0;
         for (group, _) in self.groups_with_consumers() {
             self.walk(group, usize::MAX, &mut looked, |_, consumer, ground| {
-                look(consumer, ground, consumer.blocked(ground.now.instant));
+                look(consumer, ground, consumer.blocked(ground.there, ground.now.instant));
             })
             .await;
         }

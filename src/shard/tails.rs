@@ -21,6 +21,9 @@ const MOVE_BYTES: usize = 8 << 20;
 /// Of these, from one group.
 const MOVE_GROUP_BYTES: usize = 4 << 20;
 
+/// A segment that is complete, of that group, with its index if it is known.
+pub(super) type Finished = (u32, Segment, Option<SegmentIndex>);
+
 /// The frames of one group that go to one segment, one behind the other.
 pub(super) struct Move {
     pub(super) group: u32,
@@ -110,7 +113,7 @@ impl Shard {
     }
 
     /// Takes note of what is in segments now. Returns the segments that are complete.
-    fn moved(&self, moved: Vec<(Move, SegmentFile)>) -> Vec<(u32, Segment, Option<SegmentIndex>)> {
+    fn moved(&self, moved: Vec<(Move, SegmentFile)>) -> Vec<Finished> {
         let state = &mut *self.state.borrow_mut();
         let mut finished = Vec::new();
         for (done, file) in moved {
@@ -135,7 +138,7 @@ impl Shard {
     }
 
     /// Puts the index behind the frames of segments that were sealed, so that it need not be made again.
-    async fn write_footers(&self, finished: Vec<(u32, Segment, Option<SegmentIndex>)>) {
+    pub(super) async fn write_footers(&self, finished: Vec<Finished>) {
         let mut work = Vec::with_capacity(finished.len());
         for (group, segment, index) in finished {
             match self.segment_file(group, segment.sequence).await {

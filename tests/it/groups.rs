@@ -31,6 +31,7 @@ fn a_group_is_made_once_and_shows_its_configuration() {
         assert_eq!(
             answer.json()["config"],
             json!({
+                "retention": { "max_age": null, "max_bytes": null, "protect": [], "max_bytes_hard": null },
                 "segment": { "max_bytes": "256MiB", "max_age": "2h" },
                 "max_event_bytes": "10KiB",
                 "max_batch_bytes": "8MiB",
@@ -91,7 +92,9 @@ fn a_configuration_with_a_mistake_makes_and_changes_nothing() {
         ("{\"segment\":{\"max_age\":\"5\"}}", "bad_config"),
         ("{\"compact\":\"all\"}", "bad_config"),
         ("{} {}", "bad_config"),
-        ("{\"retention\":{\"max_age\":\"1d\"}}", "not_available"),
+        ("{\"retention\":{\"age\":\"1d\"}}", "bad_config"),
+        ("{\"retention\":{\"max_age\":\"1ms\"}}", "config_out_of_range"),
+        ("{\"retention\":{\"protect\":[\"billing\"]}}", "config_out_of_range"),
         ("{\"compact\":\"key\"}", "not_available"),
         ("{\"min_lag\":\"1h\"}", "not_available"),
         ("{\"tombstone_ttl\":\"1d\"}", "not_available"),
@@ -121,6 +124,7 @@ fn a_change_holds_for_what_comes_after_it() {
     broker.create("orders", "{\"segment\":{\"max_bytes\":\"64KiB\"}}");
     let config = |max_event_bytes: &str, max_batch_bytes: &str| {
         json!({
+            "retention": { "max_age": null, "max_bytes": null, "protect": [], "max_bytes_hard": null },
             "segment": { "max_bytes": "64KiB", "max_age": "1h" },
             "max_event_bytes": max_event_bytes,
             "max_batch_bytes": max_batch_bytes,

@@ -36,6 +36,7 @@ mod read;
 mod readme;
 mod real_input;
 mod repair;
+mod retention;
 mod revocation;
 mod shutdown;
 mod tokens;

@@ -60,7 +60,11 @@ pub(super) async fn ask(context: &Rc<Context>, subject: &Subject<'_>, call: Call
         let decided = context.shards.on(shard, work).await?;
         match decided.value.turn {
             Turn::Bury(offset) => {
-                bury(&context.shards, subject, offset).await?;
+                match bury(&context.shards, subject, offset).await {
+                    // Retention was faster: there is nothing to bury any more.
+                    Ok(()) | Err(Fault::Gone { .. }) => {}
+                    Err(fault) => return Err(fault),
+                }
                 // What was acked with the first question is acked, and the session is taken.
                 (call.ack, call.takeover) = (None, false);
             }

@@ -22,8 +22,8 @@ use super::audit;
 use super::auth::Caller;
 use super::exchange::Exchange;
 use super::problem::Problem;
+use crate::group::name as names;
 use crate::http::{Head, Method};
-use crate::limits::CONSUMER_NAME_BYTES_MAX;
 use crate::shard::directory::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ pub async fn one(
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
     let entry = context.group(group)?;
-    check_name(name)?;
+    names::check_consumer(name).map_err(|bad| Problem::new(400, "bad_consumer", bad.to_string()))?;
     let subject = Subject { entry, name, caller };
     if context.draining() && head.method != Method::Get && head.method != Method::Head {
         return Err(Problem::draining());
@@ -176,19 +176,6 @@ pub async fn one(
         (Action::Rewind, _) => moves::rewind(context, &subject, body, exchange).await,
         (Action::Replay, _) => moves::replay(context, &subject, body, exchange).await,
     }
-}
-
-/// Names of consumers are like those of groups.
-fn check_name(name: &str) -> Result<(), Problem> {
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    if first && rest && name.len() <= CONSUMER_NAME_BYTES_MAX {
-        return Ok(());
-    }
-    let rule = format!(
-        "a consumer's name is 1 to {CONSUMER_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ - and begins with a letter or digit"
-    );
-    Err(Problem::new(400, "bad_consumer", rule))
 }
 
 /// A body of JSON; none at all is an empty object.

@@ -76,7 +76,7 @@ pub(super) async fn ack(
     let named = body.session.map(parse_session).transpose()?;
     let decided = decide(context, subject, None, move |consumer, ground, change| {
         consumer.call(named, ground.now)?;
-        let acked = consumer.ack(body.offset, ground.now)?;
+        let acked = consumer.ack(body.offset, ground.there, ground.now)?;
         *change = (*change).max(acked);
         Ok((consumer.next.checked_sub(1), acked != Change::Nothing))
     });
@@ -117,7 +117,7 @@ pub(super) async fn nack(
     let (delay, reason) = (Duration::from_millis(body.delay_ms).min(DELAY_MAX), body.reason.into_owned());
     let decided = decide(context, subject, None, move |consumer, ground, change| {
         consumer.call(named, ground.now)?;
-        *change = (*change).max(consumer.nack(body.offset, delay, &reason, ground.now)?);
+        *change = (*change).max(consumer.nack(body.offset, delay, &reason, ground.there, ground.now)?);
         Ok((consumer.failures, consumer.poisoned()))
     });
     let (attempts, poisoned) = decided.await?;
@@ -291,8 +291,8 @@ async fn letters_of(cursor: &mut Cursor, consumer: &str, most: usize) -> Result<
         match cursor.read(&mut frames).await {
             Ok(true) => {}
             Ok(false) => break,
-            Err(Fault::Lost { to, .. }) => {
-                cursor.advance(to);
+            Err(Fault::Lost { to: there, .. } | Fault::Gone { earliest: there }) => {
+                cursor.advance(there);
                 continue;
             }
             Err(fault) => return Err(fault),

@@ -13,6 +13,7 @@ use crate::api::problem::Problem;
 use crate::group::consumer::{Blocked, Call, Grant, Hold, SessionName, Turn, Wants};
 use crate::http::Head;
 use crate::limits::{NEXT_EVENTS_DEFAULT, READ_BYTES_DEFAULT, READ_BYTES_MAX, READ_EVENTS_MAX, WAIT_SECONDS_MAX};
+use crate::shard::Fault;
 use crate::shard::consumers::Decided;
 use crate::shard::cursor::Cursor;
 use std::rc::Rc;
@@ -87,7 +88,11 @@ async fn look(
                 let from = grant.map_or(seen.head, |grant| grant.from);
                 let mut cursor = Cursor::new(Rc::clone(&context.shards), shard, group, from);
                 let first = match &grant {
-                    Some(grant) => take(context, subject, &mut cursor, Style::List, grant, entry).await?,
+                    Some(grant) => match take(context, subject, &mut cursor, Style::List, grant, entry).await {
+                        // Retention was faster: what is there now is asked for.
+                        Err(Fault::Gone { .. }) => continue,
+                        taken => taken?,
+                    },
                     None => None,
                 };
                 // A gap alone is no reason to answer: it would be told again at once to whoever asks on.

@@ -202,7 +202,7 @@ impl Feed {
         loop {
             let (version, offset, at) = match seen {
                 Err(fault) => match self.refused(&fault, &mut exchange.out) {
-                    // The position was moved: the same session goes on from there.
+                    // What is next is another event by now: the same session goes on from there.
                     None => {
                         cursor = None;
                         seen = ask(context, subject, self.call).await;
@@ -329,6 +329,8 @@ impl Feed {
                 self.frame(out, "retry", &json!({ "next": delivered }));
                 return None;
             }
+            // Retention was faster: the next question tells of the gap.
+            (Fault::Gone { .. }, _) => return None,
             (_, Some(Refusal::Fenced { .. })) => "fenced",
             (_, Some(Refusal::NotApproved(Life::Suspended))) => "suspended",
             (_, Some(Refusal::NotApproved(_))) => "revoked",

@@ -405,14 +405,29 @@ impl Consumer {
         Ok(Change::Record)
     }
 
-    /// Everything before `earliest` is gone: what it had not acked of that is a gap, and is told.
-    pub fn lose_before(&mut self, earliest: u64) -> Change {
-        if !self.has_position() || self.next >= earliest {
-            return Change::Nothing;
+    /// Whether anything below `earliest` is still to be delivered to it or acked by it.
+    #[must_use]
+    pub fn wants_below(&self, earliest: u64) -> bool {
+        self.has_position() && (self.next < earliest || self.replays.iter().any(|replay| replay.next < earliest))
+    }
+
+    /// Everything below `earliest` is gone: what it had not acked of that is a gap, and is told. What failed or was to be
+    /// replayed there is no matter any more.
+    pub fn lose_before(&mut self, earliest: u64) {
+        if self.next < earliest {
+            self.gap = Some((self.next, earliest));
         }
-        let from = self.gap.map_or(self.next, |(from, _)| from);
-        self.gap = Some((from, earliest));
-        Change::Record
+        if self.head() < earliest {
+            self.failures = 0;
+            self.reason = Box::default();
+            self.live.not_before = None;
+        }
+        let before = self.replays.front().copied();
+        self.replays.retain(|replay| replay.until > earliest);
+        if self.replays.front().copied() != before {
+            let head = self.head();
+            self.live.restart(head);
+        }
     }
 
     /// After a start, and once: what was in flight counts as delivered, and the session has a fresh lease.

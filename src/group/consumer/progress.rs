@@ -112,8 +112,14 @@ impl There<'_> {
     /// How many events there are from `offset` on.
     #[must_use]
     pub fn events_from(&self, offset: u64) -> u64 {
-        let offset = offset.max(self.earliest);
-        self.tail.saturating_sub(offset) - self.gaps.lost(offset, self.tail)
+        self.tail.saturating_sub(offset) - self.lost(offset, self.tail)
+    }
+
+    /// How many offsets of `from..to` are lost, or were trimmed.
+    #[must_use]
+    pub fn lost(&self, from: u64, to: u64) -> u64 {
+        let kept = self.earliest.clamp(from.min(to), to);
+        kept - from.min(to) + self.gaps.lost(kept, to)
     }
 }
 
@@ -137,14 +143,14 @@ impl Consumer {
 
     /// Why nothing would be delivered now, whoever asks.
     #[must_use]
-    pub fn blocked(&self, now: Instant) -> Option<Blocked> {
+    pub fn blocked(&self, there: There<'_>, now: Instant) -> Option<Blocked> {
         if self.poisoned() && self.terms.on_poison == OnPoison::Stall {
             return Some(Blocked::Poison);
         }
         if let Some(until) = self.live.not_before.filter(|&until| until > now) {
             return Some(Blocked::Delay(until));
         }
-        let held = self.live.delivered_next - self.head();
+        let held = self.in_flight(self.live.delivered_next, there);
         let (events_max, bytes_max) = self.in_flight_max();
         let full = held >= events_max || held > 0 && self.bytes_below(u64::MAX) >= bytes_max;
         // Behind a replay nothing comes before it is acked to its end.
@@ -155,6 +161,11 @@ impl Consumer {
     fn in_flight_max(&self) -> (u64, u64) {
         let last_attempt = self.terms.attempts_max > 0 && self.failures + 1 >= self.terms.attempts_max;
         if last_attempt { (1, self.terms.bytes_max) } else { (self.terms.events_max, self.terms.bytes_max) }
+    }
+
+    /// Events from the head to `next`; what is lost is nothing that an ack is awaited of.
+    fn in_flight(&self, next: u64, there: There<'_>) -> u64 {
+        next - self.head() - there.lost(self.head(), next)
     }
 
     /// Bytes in flight of answers that end at or below `offset`.
@@ -186,7 +197,7 @@ impl Consumer {
         let mut wants = call.wants;
         if let Some(offset) = call.ack {
             let ranges = self.replays.len();
-            *change = (*change).max(self.ack(offset, now)?);
+            *change = (*change).max(self.ack(offset, there, now)?);
             // What the caller holds is of a range that has ended: the next one begins where it begins.
             wants.after = wants.after.filter(|_| self.replays.len() == ranges);
         }
@@ -206,17 +217,15 @@ impl Consumer {
             None => head,
         };
         if self.poisoned() && self.terms.on_poison == OnPoison::DeadLetter {
-            return Ok(Turn::Bury(head));
+            return Ok(Turn::Bury(there.first_from(head)));
         }
-        match self.blocked(now) {
+        match self.blocked(there, now) {
             // Whoever asks again for what is in flight gets it again.
             None | Some(Blocked::InFlight) => {}
             Some(blocked) => return Ok(Turn::Blocked(blocked)),
         }
         let (events_max, bytes_max) = self.in_flight_max();
-        // What is lost is nothing that an ack is awaited of.
-        let in_flight = from - head - there.gaps.lost(head, from);
-        let events = events_max.saturating_sub(in_flight).min(wants.events);
+        let events = events_max.saturating_sub(self.in_flight(from, there)).min(wants.events);
         let bytes = bytes_max.saturating_sub(self.bytes_below(from)).min(wants.bytes);
         if from >= self.end() || events == 0 || bytes == 0 && from > head {
             return Ok(Turn::Blocked(Blocked::InFlight));
@@ -267,7 +276,7 @@ impl Consumer {
     ///
     /// # Errors
     /// [`Refusal::BeyondDelivered`].
-    pub fn ack(&mut self, offset: u64, now: Now) -> Result<Change, Refusal> {
+    pub fn ack(&mut self, offset: u64, there: There<'_>, now: Now) -> Result<Change, Refusal> {
         let (head, delivered) = (self.head(), self.live.delivered_next);
         if offset < head {
             return Ok(Change::Nothing);
@@ -275,8 +284,9 @@ impl Consumer {
         if offset >= delivered {
             return Err(Refusal::BeyondDelivered { delivered });
         }
-        self.live.acked += offset + 1 - head;
-        self.live.rate.count(offset + 1 - head, now.instant);
+        let events = self.in_flight(offset + 1, there);
+        self.live.acked += events;
+        self.live.rate.count(events, now.instant);
         self.advance(offset + 1, now.wall_us);
         self.live.progress = (!self.live.in_flight.is_empty()).then_some(now.instant);
         Ok(Change::Head(offset + 1))
@@ -308,16 +318,24 @@ impl Consumer {
         }
     }
 
-    /// The event at the head could not be processed: it is delivered again after `delay`.
+    /// The first event from the head on could not be processed: it is delivered again after `delay`.
     ///
     /// # Errors
     /// [`Refusal::NotNext`] for any other event, [`Refusal::BeyondDelivered`] if it was not delivered.
-    pub fn nack(&mut self, offset: u64, delay: Duration, reason: &str, now: Now) -> Result<Change, Refusal> {
+    pub fn nack(
+        &mut self,
+        offset: u64,
+        delay: Duration,
+        reason: &str,
+        there: There<'_>,
+        now: Now,
+    ) -> Result<Change, Refusal> {
         let (head, delivered) = (self.head(), self.live.delivered_next);
-        if offset != head {
-            return Err(Refusal::NotNext { next: head });
+        let next = there.first_from(head);
+        if offset != next {
+            return Err(Refusal::NotNext { next });
         }
-        if delivered <= head {
+        if delivered <= next {
             return Err(Refusal::BeyondDelivered { delivered });
         }
         self.failures = self.failures.saturating_add(1);
@@ -327,11 +345,10 @@ impl Consumer {
         Ok(Change::Record)
     }
 
-    /// The event at the head went to the dead letters.
-    pub fn buried(&mut self, now: Now) {
+    /// The event at `offset`, the first from the head on, went to the dead letters.
+    pub fn buried(&mut self, offset: u64, now: Now) {
         self.dead_lettered += 1;
-        let head = self.head();
-        self.advance(head + 1, now.wall_us);
+        self.advance(offset + 1, now.wall_us);
     }
 
     /// Moves the position, or puts a replay of `to..until` in front of it. Acks of before are refused from now on.

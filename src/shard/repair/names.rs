@@ -36,7 +36,7 @@ impl Plan {
                 shard,
                 first_offset: group.first_offset,
                 created_us: now,
-                config: group.config,
+                config: group.config.clone(),
             });
             self.renamed.push(Renamed {
                 number: group.number,

@@ -147,7 +147,7 @@ pub(super) fn rebuild(
         }
         hurt.look.hurt.iter().for_each(|hurt| group.gaps.add(Gap { from: hurt.from, to: hurt.to }));
     }
-    group.log = GroupLog::restore(group.number, group.next_offset(), segments);
+    group.log = GroupLog::restore(group.number, group.next_offset(), segments, next);
     Ok(settling)
 }
 

@@ -34,7 +34,7 @@ impl Node {
 
     async fn ack(&self, group: u32, name: &str, offset: u64) {
         let acked = self.shard.decide_durably(group, name, None, |consumer, ground, change| {
-            let acked = consumer.ack(offset, ground.now)?;
+            let acked = consumer.ack(offset, ground.there, ground.now)?;
             assert_eq!(acked, Change::Head(offset + 1), "the few bytes of an ack");
             *change = (*change).max(acked);
             Ok(())
@@ -254,7 +254,7 @@ fn a_letter_and_the_position_behind_it_are_in_one_entry() {
             consumer.terms.attempts_max = 1;
             consumer.terms.on_poison = crate::group::consumer::OnPoison::DeadLetter;
             consumer.dead_letters = letters;
-            *change = (*change).max(consumer.nack(1, Duration::ZERO, "no", ground.now)?);
+            *change = (*change).max(consumer.nack(1, Duration::ZERO, "no", ground.there, ground.now)?);
             Ok(())
         });
         failed.await.unwrap();

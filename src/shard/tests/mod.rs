@@ -11,6 +11,7 @@ mod journal;
 mod newer;
 mod repair;
 mod repair_segments;
+mod retention;
 mod segments;
 mod state_file;
 mod tokens;
