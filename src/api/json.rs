@@ -14,6 +14,9 @@ pub(super) struct Value {
     pub(super) end: usize,
     /// A CR or LF stands between its tokens.
     pub(super) has_line_break: bool,
+    /// An escape in one of its strings is half of a surrogate pair: the grammar allows it, but it is no character, and
+    /// many parsers refuse it (RFC 8259, 8.2).
+    pub(super) has_lone_surrogate: bool,
 }
 
 /// What is wrong with a text, and where.
@@ -32,7 +35,7 @@ pub(super) fn whole(text: &[u8]) -> Result<Value, Wrong> {
     if end < text.len() {
         return Err(wrong(end, "something follows the value"));
     }
-    Ok(Value { end, has_line_break: has_line_break | value.has_line_break })
+    Ok(Value { end, has_line_break: has_line_break | value.has_line_break, ..value })
 }
 
 /// The first place from `at` on where no white space stands.
@@ -45,10 +48,10 @@ pub(super) fn after_space(text: &[u8], at: usize) -> usize {
 pub(super) fn value(text: &[u8], mut at: usize) -> Result<Value, Wrong> {
     // The lowest bit is the innermost level: 1 an object, 0 an array.
     let (mut levels, mut depth) = (0_u128, 0);
-    let mut has_line_break = false;
+    let (mut has_line_break, mut has_lone_surrogate) = (false, false);
     loop {
         at = match text.get(at) {
-            Some(b'"') => string(text, at)?,
+            Some(b'"') => string(text, at, &mut has_lone_surrogate)?,
             Some(b'-' | b'0'..=b'9') => number(text, at)?,
             Some(open @ (b'{' | b'[')) => {
                 if depth == JSON_DEPTH_MAX {
@@ -60,7 +63,7 @@ pub(super) fn value(text: &[u8], mut at: usize) -> Result<Value, Wrong> {
                     depth += 1;
                     levels = levels << 1 | u128::from(is_object);
                     if is_object {
-                        at = name(text, at, &mut has_line_break)?;
+                        at = name(text, at, &mut has_line_break, &mut has_lone_surrogate)?;
                     }
                     continue;
                 }
@@ -74,7 +77,7 @@ pub(super) fn value(text: &[u8], mut at: usize) -> Result<Value, Wrong> {
         };
         loop {
             if depth == 0 {
-                return Ok(Value { end: at, has_line_break });
+                return Ok(Value { end: at, has_line_break, has_lone_surrogate });
             }
             at = skip_space(text, at, &mut has_line_break);
             let is_object = levels & 1 == 1;
@@ -82,7 +85,7 @@ pub(super) fn value(text: &[u8], mut at: usize) -> Result<Value, Wrong> {
                 Some(b',') => {
                     at = skip_space(text, at + 1, &mut has_line_break);
                     if is_object {
-                        at = name(text, at, &mut has_line_break)?;
+                        at = name(text, at, &mut has_line_break, &mut has_lone_surrogate)?;
                     }
                     break;
                 }
@@ -116,11 +119,11 @@ fn skip_space(text: &[u8], mut at: usize, has_line_break: &mut bool) -> usize {
 
 /// The name of a member with its colon, up to its value.
 #[inline(always)]
-fn name(text: &[u8], at: usize, has_line_break: &mut bool) -> Result<usize, Wrong> {
+fn name(text: &[u8], at: usize, has_line_break: &mut bool, has_lone_surrogate: &mut bool) -> Result<usize, Wrong> {
     if text.get(at) != Some(&b'"') {
         return Err(wrong(at, "the name of a member is missing"));
     }
-    let colon = skip_space(text, string(text, at)?, has_line_break);
+    let colon = skip_space(text, string(text, at, has_lone_surrogate)?, has_line_break);
     if text.get(colon) != Some(&b':') {
         return Err(wrong(colon, "a colon is missing after a name"));
     }
@@ -128,13 +131,17 @@ fn name(text: &[u8], at: usize, has_line_break: &mut bool) -> Result<usize, Wron
 }
 
 #[inline(always)]
-fn string(text: &[u8], at: usize) -> Result<usize, Wrong> {
+fn string(text: &[u8], at: usize, has_lone_surrogate: &mut bool) -> Result<usize, Wrong> {
     let mut at = at + 1;
     loop {
         at = plain_end(text, at);
         match text.get(at) {
             Some(b'"') => return Ok(at + 1),
-            Some(b'\\') => at = escape(text, at)?,
+            Some(b'\\') => {
+                let (end, is_lone_surrogate) = escape(text, at)?;
+                at = end;
+                *has_lone_surrogate |= is_lone_surrogate;
+            }
             Some(_) => return Err(wrong(at, "a control character stands in a string")),
             None => return Err(wrong(at, "a string does not end")),
         }
@@ -169,17 +176,24 @@ fn plain_end(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Half of a surrogate pair may stand alone, as the grammar allows.
-fn escape(text: &[u8], at: usize) -> Result<usize, Wrong> {
-    let digits = match text.get(at + 1) {
-        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => return Ok(at + 2),
-        Some(b'u') => text.get(at + 2..at + 6),
+/// Where an escape ends, a surrogate pair as one, and whether it is half of a pair that stands alone.
+fn escape(text: &[u8], at: usize) -> Result<(usize, bool), Wrong> {
+    let unit = match text.get(at + 1) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => return Ok((at + 2, false)),
+        Some(b'u') => code_unit(text, at),
         _ => return Err(wrong(at, "an escape in a string is not known")),
     };
-    if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
-        return Err(wrong(at, "`\\u` is not followed by four hexadecimal digits"));
+    match unit {
+        None => Err(wrong(at, "`\\u` is not followed by four hexadecimal digits")),
+        Some(0xD800..0xDC00) if matches!(code_unit(text, at + 6), Some(0xDC00..0xE000)) => Ok((at + 12, false)),
+        Some(unit) => Ok((at + 6, matches!(unit, 0xD800..0xE000))),
     }
-    Ok(at + 6)
+}
+
+/// The UTF-16 code unit that the escape at `at` stands for, if it is `\u` with four digits.
+fn code_unit(text: &[u8], at: usize) -> Option<u16> {
+    let digits = text.get(at..)?.strip_prefix(b"\\u")?.first_chunk::<4>()?;
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)? as u16))
 }
 
 #[inline(always)]
@@ -247,11 +261,38 @@ mod tests {
             ("{\r}", 3, true),
             ("[\t1 ]\n", 5, false),
         ] {
-            assert_eq!(value(text.as_bytes(), 0), Ok(Value { end, has_line_break }), "{text}");
+            let expected = Value { end, has_line_break, has_lone_surrogate: false };
+            assert_eq!(value(text.as_bytes(), 0), Ok(expected), "{text}");
         }
         assert_eq!(whole(b"\n1").map(|value| value.has_line_break), Ok(true));
         assert_eq!(value(b"xx[7]", 2).map(|value| value.end), Ok(5));
         assert_eq!(after_space(b"a \t\r\n b", 1), 6);
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_noticed_wherever_it_stands() {
+        for (text, lone) in [
+            (r#""\ud83d\ude00""#, false),
+            (r#""\uD83D\uDE00\uD83D\uDE00""#, false),
+            (r#""\ud7ff\ue000""#, false),
+            (r#""\\ud800""#, false),
+            (r#""\ud800""#, true),
+            (r#""\uDbFf""#, true),
+            (r#""\udc00""#, true),
+            (r#""\uDFFF\uD800""#, true),
+            (r#""\ud800\ud800\udc00""#, true),
+            (r#""\ud800x\udc00""#, true),
+            (r#""\ud800\n""#, true),
+            (r#"{"\ud800":1}"#, true),
+            (r#"{"a":1,"\udc00":1}"#, true),
+            (r#"[{"a":[{"b":"\ud800"}]},1]"#, true),
+            (r#" ["\ud800" ] "#, true),
+        ] {
+            assert_eq!(whole(text.as_bytes()).map(|value| value.has_lone_surrogate), Ok(lone), "{text}");
+            // A parser that builds characters takes all the others and refuses these.
+            assert_eq!(serde_json::from_str::<serde_json::Value>(text).is_err(), lone, "{text}");
+        }
+        assert_eq!(whole(br#""\ud800\u12""#), Err(wrong(7, "`\\u` is not followed by four hexadecimal digits")));
     }
 
     #[test]
@@ -368,6 +409,15 @@ mod tests {
         fn strings_are_judged_as_serde_json_does(text in any::<String>(), raw in "[ -~\u{0}-\u{20}\"\\\\é]{0,24}") {
             agrees(&format!("\"{text}\""))?;
             agrees(&format!("\"{raw}\""))?;
+        }
+
+        #[test]
+        fn surrogates_are_judged_as_serde_json_does(
+            units in prop::collection::vec(prop::sample::select(vec![0xD800_u16, 0xDBFF, 0xDC00, 0xDFFF, 0xE9, 0xD7FF]), 0..6)
+        ) {
+            let text = format!("\"{}\"", units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>());
+            let ours = whole(text.as_bytes()).map(|value| value.has_lone_surrogate);
+            prop_assert_eq!(ours, Ok(serde_json::from_str::<String>(&text).is_err()), "{}", text);
         }
     }
 

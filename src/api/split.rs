@@ -98,16 +98,22 @@ pub fn split<'b>(
     result
 }
 
-/// Decides how an event appears in JSON: as itself only if it is exactly one JSON value without CR or LF, as a string
-/// if it is UTF-8.
+/// Decides how an event appears in JSON: as itself only if it is exactly one JSON value that can stand in any answer, as a
+/// string if it is UTF-8.
 pub fn classify(data: &[u8]) -> Encoding {
     if str::from_utf8(data).is_err() {
         return Encoding::Bytes;
     }
     match json::whole(data) {
-        Ok(value) if !value.has_line_break => Encoding::Json,
-        _ => Encoding::Text,
+        Ok(value) => encoding_of(value),
+        Err(_) => Encoding::Text,
     }
+}
+
+/// A value with a line break would end a line of NDJSON early, and one with half of a surrogate pair would make the whole
+/// answer unreadable for many parsers.
+fn encoding_of(value: json::Value) -> Encoding {
+    if value.has_line_break || value.has_lone_surrogate { Encoding::Text } else { Encoding::Json }
 }
 
 /// The events that were found so far, with what each new one must keep to.
@@ -243,8 +249,7 @@ impl<'b> Events<'_, 'b> {
         if key.as_ref().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
             return Err(key_too_long(place));
         }
-        let encoding = if value.has_line_break { Encoding::Text } else { Encoding::Json };
-        self.into.push(Piece { data, key, content_type: None, encoding });
+        self.into.push(Piece { data, key, content_type: None, encoding: encoding_of(value) });
         Ok(())
     }
 }

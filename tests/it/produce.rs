@@ -99,6 +99,8 @@ fn json_that_readers_would_stumble_over_is_shown_as_text() {
         (nested(100_000), "text"),
         ("{\"a\":1,\"a\":2}".to_owned(), "json"),
         ("\"\\ud83c\\udf0a\"".to_owned(), "json"),
+        ("\"\\ud83c\"".to_owned(), "text"),
+        ("{\"a\":[{\"\\uDF0A\":1}]}".to_owned(), "text"),
         ("\u{feff}1".to_owned(), "text"),
         ("NaN".to_owned(), "text"),
         ("01".to_owned(), "text"),

@@ -31,7 +31,7 @@ fn frame(key: Option<&[u8]>, content_type: Option<&[u8]>, data: &[u8]) -> Vec<u8
 }
 
 #[test]
-fn an_event_is_json_only_if_it_is_one_value_on_one_line() {
+fn an_event_is_json_only_if_it_is_one_value_that_any_answer_can_hold() {
     for (data, encoding) in [
         (&b"{\"a\":1}"[..], Encoding::Json),
         (b" [1, 2]\t", Encoding::Json),
@@ -46,6 +46,9 @@ fn an_event_is_json_only_if_it_is_one_value_on_one_line() {
         (b"\r1", Encoding::Text),
         (b"{\n\"a\":1}", Encoding::Text),
         (b"{\"a\":\"\n\"}", Encoding::Text),
+        (b"\"\\ud83d\\ude00\"", Encoding::Json),
+        (b"\"\\ud83d\"", Encoding::Text),
+        (b"{\"\\uDE00\":1}", Encoding::Text),
         ("\u{e9}".as_bytes(), Encoding::Text),
         (b"\0", Encoding::Text),
         (b"\"\xff\"", Encoding::Bytes),
@@ -69,6 +72,9 @@ fn bodies_are_split_and_classified() {
         (NDJSON, "1", &[("1", Json)]),
         (NDJSON, "\n{\"a\":1}\r\n \t\n\r\n [2] \n", &[("{\"a\":1}", Json), (" [2] ", Json)]),
         (NDJSON, "[1,\r2]\r\n3", &[("[1,\r2]", Text), ("3", Json)]),
+        (NDJSON, "[\"\\ud800\"]\n3", &[("[\"\\ud800\"]", Text), ("3", Json)]),
+        (Format::Json, "[3,{\"a\":\"\\udfff\"}]", &[("3", Json), ("{\"a\":\"\\udfff\"}", Text)]),
+        (TEXT, "\"\\ud800\"", &[("\"\\ud800\"", Text)]),
         (TEXT, "a b\n\n7\r\n  {\nx\r\r\n", &[("a b", Text), ("7", Json), ("  {", Text), ("x\r", Text)]),
     ] {
         let found = events(format, body.as_bytes(), None).expect(body);
