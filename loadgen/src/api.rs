@@ -9,7 +9,7 @@ use thiserror::Error;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode};
 
-use crate::plan::Plan;
+use crate::target::Target;
 
 /// Events and bytes asked for in one page: the most the broker gives.
 const PAGE_EVENTS: u32 = 10_000;
@@ -62,6 +62,7 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Api {
     agent: Agent,
+    root: String,
     base: String,
     authorization: Option<String>,
 }
@@ -73,20 +74,21 @@ struct Problem {
 }
 
 impl Api {
-    /// A client for the plan's broker; connects at the first request.
-    pub fn new(plan: &Plan) -> Api {
+    /// A client of a broker; connects at the first request.
+    pub fn new(target: &Target, token: Option<&str>, timeout: Duration) -> Api {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // Load and verification must reach the same server, whatever the environment's proxy variables say.
             .proxy(None)
-            .timeout_connect(Some(plan.timeout))
-            .timeout_recv_response(Some(plan.timeout))
-            .timeout_recv_body(Some(plan.timeout * 10))
+            .timeout_connect(Some(timeout))
+            .timeout_recv_response(Some(timeout))
+            .timeout_recv_body(Some(timeout * 10))
             .build();
         Api {
             agent: config.new_agent(),
-            base: format!("{}/v1/groups", plan.target),
-            authorization: plan.token.as_ref().map(|token| format!("Bearer {token}")),
+            root: target.to_string(),
+            base: format!("{target}/v1/groups"),
+            authorization: token.map(|token| format!("Bearer {token}")),
         }
     }
 
@@ -108,6 +110,66 @@ impl Api {
                 _ => Err(refused(&what, &mut response)),
             }
         })
+    }
+
+    /// Subscribes a consumer that begins at `start`, and approves it where that is not done at once.
+    pub fn subscribe(&self, group: &str, consumer: &str, start: &str) -> Result<(), ApiError> {
+        let path = format!("{}/{group}/consumers/{consumer}", self.base);
+        let what = format!("to subscribe {consumer} to {group}");
+        let body = serde_json::json!({ "start": start }).to_string();
+        let mut request = self.agent.put(&path).header("Content-Type", "application/json");
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let mut response = request.send(&body).map_err(|error| failed(&what, error))?;
+        match response.status() {
+            StatusCode::OK | StatusCode::CREATED => _ = drain(&mut response),
+            StatusCode::ACCEPTED => {
+                drain(&mut response);
+                let mut request = self.agent.post(format!("{path}/approve"));
+                if let Some(value) = &self.authorization {
+                    request = request.header("Authorization", value);
+                }
+                let mut response = request.send_empty().map_err(|error| failed(&what, error))?;
+                if response.status() != StatusCode::OK {
+                    return Err(refused(&what, &mut response));
+                }
+                drain(&mut response);
+            }
+            _ => return Err(refused(&what, &mut response)),
+        }
+        Ok(())
+    }
+
+    /// Removes a consumer and its position.
+    pub fn unsubscribe(&self, group: &str, consumer: &str) -> Result<(), ApiError> {
+        let what = format!("to remove {consumer} of {group}");
+        let mut request = self.agent.delete(format!("{}/{group}/consumers/{consumer}", self.base));
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let mut response = request.call().map_err(|error| failed(&what, error))?;
+        match response.status() {
+            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => {
+                drain(&mut response);
+                Ok(())
+            }
+            _ => Err(refused(&what, &mut response)),
+        }
+    }
+
+    /// The broker's resident memory, as it says itself.
+    pub fn resident_bytes(&self) -> Result<u64, ApiError> {
+        let what = "for its metrics".to_owned();
+        let mut request = self.agent.get(format!("{}/metrics", self.root));
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let mut response = request.call().map_err(|error| failed(&what, error))?;
+        let text = String::from_utf8_lossy(&drain(&mut response)).into_owned();
+        let value = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
+        let number = value.and_then(|value| value.trim().parse::<f64>().ok()).map(|bytes| bytes as u64);
+        number.ok_or_else(|| ApiError::Unusable { what, why: "process_resident_memory_bytes is missing".into() })
     }
 
     /// The offset that the group's next event will get.

@@ -1,10 +1,11 @@
 //! Load generator for Eddyline: drives the broker over HTTP, measures, and reads back what was acknowledged.
 //!
-//! The road of one request; imports only ever point down this list (`cli` and `produce` see everything).
+//! The road of one request; imports only ever point down this list (`cli`, `produce` and `consume` see everything).
 //!
 //! ```text
 //!  cli         arguments → a checked plan
 //!  produce     one profile: set up · drive · read back · judge · print
+//!  consume     another: consumers that read, ack or listen, and a room of its own
 //!  progress    one line a second, from its own thread
 //!  summary     the dozen lines (or the JSON object) at the end
 //!  results     all workers' records together;  verdict decides the first word
@@ -13,6 +14,7 @@
 //!  worker      one thread, one epoll loop over its connections
 //!  connection  a socket: connect, back off, read, write
 //!  exchange    what one connection says and hears; knows no sockets
+//!  incoming    whole answers of any length
 //!  request     request bytes          answer      answer bytes
 //!  record      acknowledgements, latencies, errors of one worker
 //!  plan        what is sent: a pure function of (connection, request number)
@@ -26,6 +28,7 @@
 //! [`exchange::Exchange::fill`]; today the answer is "as soon as there is room" (closed loop).
 
 pub mod cli;
+pub mod consume;
 pub mod produce;
 
 pub mod progress;
@@ -39,6 +42,7 @@ pub mod worker;
 
 pub mod connection;
 pub mod exchange;
+pub mod incoming;
 
 pub mod answer;
 pub mod record;

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadgen::cli::{Cli, Profile};
-use loadgen::produce;
+use loadgen::{consume, produce};
 
 fn main() -> ExitCode {
     match Cli::parse().profile {
         Profile::Produce(arguments) => produce::main(&arguments),
+        Profile::Consume(arguments) => consume::main(&arguments),
     }
 }

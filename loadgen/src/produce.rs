@@ -22,12 +22,12 @@ use crate::verify::verify;
 use crate::worker::{Control, Ended, Report, Run, drive};
 
 /// Exit codes; 0 is success.
-mod exit {
-    pub(super) const FAILED: u8 = 1;
-    pub(super) const USAGE: u8 = 2;
-    pub(super) const UNREACHABLE: u8 = 3;
-    pub(super) const REFUSED: u8 = 4;
-    pub(super) const INTERRUPTED: u8 = 130;
+pub(crate) mod exit {
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const UNREACHABLE: u8 = 3;
+    pub(crate) const REFUSED: u8 = 4;
+    pub(crate) const INTERRUPTED: u8 = 130;
 }
 
 /// Why a run has no results.
@@ -88,7 +88,7 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
 }
 
 /// The first signal ends the load and leaves verification and summary; the second ends the process.
-fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
+pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         // The order matters: the shutdown looks at the flag before this signal sets it.
         signal_hook::flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(stop))?;
@@ -101,7 +101,7 @@ fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
     let unreachable = |cause: String| Failure::Unreachable { url: plan.target.to_string(), cause };
     let address = plan.target.reach(plan.timeout).map_err(|error| unreachable(error.to_string()))?;
-    let api = Api::new(plan);
+    let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
     let bases = set_up(plan, &api)?;
     let requests = Requests::new(plan);
     let board = Board::new(plan.threads);
@@ -189,7 +189,7 @@ fn error_code(error: &ApiError) -> u8 {
 }
 
 impl Failure {
-    fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Unreachable { .. } => exit::UNREACHABLE,
             Failure::Refused(_) => exit::REFUSED,

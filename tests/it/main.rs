@@ -26,6 +26,7 @@ mod disk_full;
 mod groups;
 mod limits;
 mod live;
+mod load_consume;
 mod metrics;
 mod openapi;
 mod operations;

@@ -8,9 +8,10 @@ use super::*;
 
 fn parsed(line: &str) -> ProduceArguments {
     let words = ["loadgen", "produce", "--group", "load"].into_iter().chain(line.split_whitespace());
-    let Profile::Produce(arguments) =
-        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).profile;
-    arguments
+    match Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).profile {
+        Profile::Produce(arguments) => arguments,
+        Profile::Consume(_) => panic!("{line}: another profile"),
+    }
 }
 
 fn planned(line: &str) -> Result<Plan, UsageError> {
@@ -21,8 +22,10 @@ fn planned(line: &str) -> Result<Plan, UsageError> {
 fn the_command_is_sound_and_its_help_has_examples() {
     Cli::command().debug_assert();
     let mut command = Cli::command();
-    let help = command.find_subcommand_mut("produce").unwrap().render_long_help().to_string();
-    assert!(help.contains("Examples:") && help.contains("EDDYLINE_URL"), "{help}");
+    for profile in ["produce", "consume"] {
+        let help = command.find_subcommand_mut(profile).unwrap().render_long_help().to_string();
+        assert!(help.contains("Examples:") && help.contains("EDDYLINE_URL"), "{help}");
+    }
 }
 
 #[test]

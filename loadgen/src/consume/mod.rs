@@ -1,0 +1,155 @@
+//! The `consume` profile: consumers of one group that read, ack or only listen.
+//!
+//! ```text
+//!  plan     what they do
+//!  worker   one thread, one epoll loop over its consumers' sockets
+//!  talk     what one consumer says and hears, and whether it got everything once and in order
+//!  tally    counts, times, verdict
+//!  summary  the dozen lines (or the JSON object) at the end
+//! ```
+
+pub mod plan;
+mod summary;
+mod talk;
+mod tally;
+mod worker;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::api::Api;
+use crate::cli::{ConsumeArguments, Output};
+use crate::produce::{Failure, exit, stop_on_signals};
+use crate::units::{grouped, rate};
+use crate::verdict::Verdict;
+use plan::{ConsumePlan, Kind};
+use tally::Tally;
+use worker::{Run, drive};
+
+/// Descriptors that are no consumer's.
+const DESCRIPTORS_BESIDE: u64 = 64;
+
+/// What a run brought.
+pub struct Outcome {
+    tally: Tally,
+    measured: Duration,
+    /// The broker's resident memory before, and while all live answers were open.
+    memory: Option<(u64, u64)>,
+}
+
+/// Runs the profile and says how the process ends.
+pub fn main(arguments: &ConsumeArguments) -> ExitCode {
+    let plan = match arguments.plan() {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("error: {error}\n  for all options: loadgen consume --help");
+            return exit::USAGE.into();
+        }
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    if let Err(error) = stop_on_signals(&stop) {
+        eprintln!("warning: signals end the run without a summary: {error}");
+    }
+    match run(&plan, &stop) {
+        Ok(outcome) => {
+            outcome.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
+            outcome.tally.refusal.iter().for_each(|refusal| eprintln!("refused: {refusal}"));
+            match arguments.output {
+                Output::Text => println!("{}", summary::text(&plan, &outcome)),
+                Output::Json => println!("{}", summary::json(&plan, &outcome)),
+            }
+            match outcome.tally.verdict().0 {
+                Verdict::Incorrect => exit::FAILED.into(),
+                _ if stop.load(Ordering::Relaxed) => exit::INTERRUPTED.into(),
+                _ => ExitCode::SUCCESS,
+            }
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code().into()
+        }
+    }
+}
+
+fn run(plan: &ConsumePlan, stop: &AtomicBool) -> Result<Outcome, Failure> {
+    raise_descriptors(u64::from(plan.consumers) + DESCRIPTORS_BESIDE)?;
+    let unreachable =
+        |error: std::io::Error| Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() };
+    let address = plan.target.reach(plan.timeout).map_err(unreachable)?;
+    let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+    let run_name = format!("loadgen-{:06x}", fastrand::u32(..1 << 24));
+    let names: Vec<String> = (0..plan.consumers).map(|number| format!("{run_name}-{number}")).collect();
+    let subscribed = if plan.kind == Kind::Idle { &[] } else { &names[..] };
+    for name in subscribed {
+        api.subscribe(&plan.group, name, &plan.start)?;
+    }
+    let before = if plan.kind == Kind::Idle { Some(api.resident_bytes()?) } else { None };
+    let (events, open) = (AtomicU64::new(0), AtomicU64::new(0));
+    let run = Run { plan, address, start: Instant::now(), stop, events: &events, open: &open };
+    let (tally, during) = drive_all(&run, &names, &api)?;
+    let measured = run.start.elapsed().min(plan.duration);
+    for name in subscribed {
+        api.unsubscribe(&plan.group, name)?;
+    }
+    Ok(Outcome { tally, measured, memory: before.zip(during) })
+}
+
+/// All threads, and a line of progress a second. Gives what they counted, and the broker's memory near the end.
+fn drive_all(run: &Run<'_>, names: &[String], api: &Api) -> Result<(Tally, Option<u64>), Failure> {
+    thread::scope(|scope| {
+        let (end, ended) = channel::<()>();
+        let workers: Vec<_> = (0..run.plan.threads)
+            .map(|index| {
+                let end = end.clone();
+                scope.spawn(move || {
+                    let driven = drive(run, index, names);
+                    drop(end);
+                    driven
+                })
+            })
+            .collect();
+        drop(end);
+        let (mut told, mut during) = (0, None);
+        while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+            let (events, open) = (run.events.load(Ordering::Relaxed), run.open.load(Ordering::Relaxed));
+            let seconds = run.start.elapsed().as_secs();
+            match run.plan.kind {
+                Kind::Idle => {
+                    eprintln!(
+                        "{seconds:4} s  {} of {} live answers open",
+                        grouped(open),
+                        grouped(run.plan.consumers.into())
+                    );
+                    if open == u64::from(run.plan.consumers) {
+                        during = Some(api.resident_bytes()?);
+                    }
+                }
+                _ => eprintln!("{seconds:4} s  {} events/s  {} events", rate((events - told) as f64), grouped(events)),
+            }
+            told = events;
+        }
+        let mut sum = Tally::default();
+        for worker in workers {
+            match worker.join() {
+                Ok(tally) => sum.add(tally.map_err(Failure::Local)?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok((sum, during))
+    })
+}
+
+/// Raises the limit of open files to what is needed, where the hard limit lets it.
+fn raise_descriptors(needed: u64) -> Result<(), Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limits = getrlimit(Resource::Nofile);
+    if limits.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limits.maximum.map(|most| most.max(needed)) };
+    setrlimit(Resource::Nofile, raised).map_err(|error| Failure::Local(error.into()))
+}
