@@ -5,16 +5,27 @@ SHELL := bash
 # A recipe is one script.
 .ONESHELL:
 .DEFAULT_GOAL := test
-.PHONY: test prepare packages nextest real-data lint fmt bench
+.PHONY: test test-producer-web prepare packages nextest real-data lint fmt bench
 
-# What the tests call: the compiler's linker, curl, and the programs of the file systems they mount (as root alone).
-PACKAGES := gcc:g++ make:make curl:curl mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.ext4:e2fsprogs mount:mount
+# What the tests call: the compiler's linker, curl, a browser, and the programs of the file systems they mount (as root
+# alone).
+PACKAGES := gcc:g++ make:make curl:curl chromium:chromium mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.ext4:e2fsprogs mount:mount
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 test: prepare
 	cargo build --workspace --locked
 	cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
+	$(MAKE) --no-print-directory test-producer-web
+
+# The browser producer in Chromium, against the broker that was just built.
+test-producer-web: producer-web/node_modules/.package-lock.json
+	cargo build --locked --bin eddyline
+	cd producer-web && EDDYLINE_BIN="$${EDDYLINE_BIN:-$(CURDIR)/target/debug/eddyline}" npm test
+
+producer-web/node_modules/.package-lock.json: producer-web/package.json producer-web/package-lock.json
+	npm ci --prefix producer-web --no-audit --no-fund --loglevel=error
+	@touch $@
 
 prepare: packages nextest real-data
 

@@ -57,7 +57,7 @@ enum Need<'t> {
 fn need<'t>(target: &'t Target<'_>, method: Method) -> Need<'t> {
     let reads = matches!(method, Method::Get | Method::Head);
     match target {
-        Target::Live | Target::Ready | Target::Preflight => Need::Nothing,
+        Target::Producer | Target::Live | Target::Ready | Target::Preflight => Need::Nothing,
         Target::Metrics | Target::Status => Need::ManageAny,
         Target::Tokens | Target::Token(_) => Need::Admin,
         Target::Groups | Target::AllConsumers => Need::SeeAny,
@@ -300,7 +300,8 @@ mod tests {
         use Method::{Delete, Get, Head, Options, Patch, Post, Put};
         let group = || "g".into();
         for (target, methods, expected) in [
-            (Target::Live, &[Get, Head][..], Need::Nothing),
+            (Target::Producer, &[Get, Head][..], Need::Nothing),
+            (Target::Live, &[Get, Head], Need::Nothing),
             (Target::Ready, &[Get], Need::Nothing),
             (Target::Preflight, &[Options], Need::Nothing),
             (Target::Metrics, &[Get, Head], Need::ManageAny),

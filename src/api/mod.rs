@@ -7,6 +7,7 @@
 //!         groups   make, list, show, change, remove
 //!         consumer  who reads with a position: life, reading, acks, status
 //!         tokens   list, make, revoke
+//!         producer  the module that pages produce with
 //!         operations  livez, readyz, status;  metrics
 //! auth     who asks, and may they        audit    what is told of a change
 //! problem  every error, mapped to HTTP in one place        encode  events as JSON, NDJSON, SSE
@@ -30,6 +31,7 @@ pub mod pieces;
 pub mod position;
 pub mod problem;
 pub mod produce;
+pub mod producer;
 pub mod read;
 pub mod route;
 pub mod split;
@@ -178,6 +180,7 @@ pub async fn answer(
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
     match &route.target {
+        Target::Producer => producer::module(head, exchange),
         Target::Live => operations::live(exchange),
         Target::Ready => operations::ready(context, exchange).await,
         Target::Metrics => metrics::metrics(context, &route.caller, exchange).await,

@@ -19,6 +19,8 @@ const SMALL_BODY_BYTES: u64 = 64 << 10;
 /// What a request is about.
 #[derive(Debug)]
 pub enum Target<'b> {
+    /// `/producer.js`.
+    Producer,
     /// `/livez`.
     Live,
     /// `/readyz`.
@@ -69,6 +71,7 @@ impl Target<'_> {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Producer => "producer",
             Self::Live | Self::Ready | Self::Metrics | Self::Status => "operations",
             Self::Groups | Self::Group(_) => "groups",
             Self::Events(_) => "events",
@@ -83,7 +86,8 @@ impl Target<'_> {
 
     fn allow(&self) -> &'static str {
         match self {
-            Self::Live
+            Self::Producer
+            | Self::Live
             | Self::Ready
             | Self::Metrics
             | Self::Status
@@ -212,6 +216,7 @@ fn at_path(path: &str) -> Result<Option<Target<'_>>, Problem> {
         return Ok(Some(Target::Token(decode(id)?)));
     }
     Ok(match path {
+        "/producer.js" => Some(Target::Producer),
         "/livez" => Some(Target::Live),
         "/readyz" => Some(Target::Ready),
         "/metrics" => Some(Target::Metrics),
@@ -231,6 +236,7 @@ mod tests {
     fn paths() {
         for (path, expected) in [
             ("/livez", "Some(Live)"),
+            ("/producer.js", "Some(Producer)"),
             ("/v1/groups", "Some(Groups)"),
             ("/v1/groups/", "None"),
             ("/v1/groups/a", "Some(Group(\"a\"))"),

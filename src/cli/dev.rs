@@ -77,7 +77,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Commands that produce and read, ready to paste into a shell.
+/// Commands that produce and read, ready to paste into a shell, and a line for a page of localhost.
 fn lines_to_paste(ready: &Ready) -> Vec<String> {
     let Some(address) = ready.listen.first() else {
         return Vec::new();
@@ -86,6 +86,9 @@ fn lines_to_paste(ready: &Ready) -> Vec<String> {
     vec![
         format!(r#"curl -H 'Content-Type: application/json' -d '{{"hello":"world"}}' {events}"#),
         format!("curl -N '{events}?from=earliest&live=ndjson'"),
+        format!(
+            r#"<script type="module">import {{ producer }} from 'http://{address}/producer.js'; producer('demo').send({{ hello: 'page' }})</script>"#
+        ),
     ]
 }
 
@@ -108,6 +111,8 @@ mod tests {
             [
                 r#"curl -H 'Content-Type: application/json' -d '{"hello":"world"}' http://127.0.0.1:4437/v1/groups/demo/events"#,
                 "curl -N 'http://127.0.0.1:4437/v1/groups/demo/events?from=earliest&live=ndjson'",
+                "<script type=\"module\">import { producer } from 'http://127.0.0.1:4437/producer.js'; \
+                 producer('demo').send({ hello: 'page' })</script>",
             ]
         );
     }

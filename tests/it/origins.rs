@@ -81,6 +81,32 @@ fn a_preflight_says_what_a_page_may_send() {
 }
 
 #[test]
+fn the_browser_producer_is_served_to_pages_and_kept_by_them() {
+    let (broker, _) = Broker::start_guarded(&[("http.cors", "[\"https://app.example.org\"]")]);
+    let mut client = broker.client();
+    let answer = client.ask("GET", "/producer.js", &[("Origin", PAGE)], "");
+    assert_eq!(answer.status, 200, "no token is needed");
+    assert_readable(&answer, "the module");
+    assert_eq!(answer.header("content-type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+    assert!(answer.header("cache-control").is_some_and(|value| value.contains("max-age=")));
+    let module = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/producer-web/src/producer.js")).expect("a file");
+    assert_eq!(answer.body, module);
+    let tag = answer.header("etag").expect("a tag").to_owned();
+    let head = client.ask("HEAD", "/producer.js", &[], "");
+    assert_eq!((head.status, head.header("etag"), head.header("vary")), (200, Some(tag.as_str()), Some("Origin")));
+    for (known, status) in [(tag.clone(), 304), (format!("\"old\", W/{tag}"), 304), ("\"old\"".to_owned(), 200)] {
+        let answer = client.ask("GET", "/producer.js", &[("Origin", PAGE), ("If-None-Match", &known)], "");
+        assert_eq!(answer.status, status, "{known}");
+        assert_readable(&answer, &known);
+        assert_eq!(answer.header("etag"), Some(tag.as_str()));
+    }
+    let answer = client.ask("GET", "/producer.js", &[("Origin", "https://evil.example")], "");
+    answer.assert_problem(403, "origin_not_allowed", "another page");
+    client.assert_in_step("the module");
+}
+
+#[test]
 fn another_page_is_refused_before_anything_is_done() {
     let broker = Broker::start(&[("http.cors", "[\"https://app.example.org\"]")]);
     broker.create("orders", "");
