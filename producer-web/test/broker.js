@@ -13,7 +13,8 @@ import { chromium } from 'playwright-core'
 /** This build's program. */
 export const PROGRAM = process.env.EDDYLINE_BIN ?? fileURLToPath(new URL('../../target/debug/eddyline', import.meta.url))
 /** A broker takes every variable `EDDYLINE_…` for a setting. */
-export const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('EDDYLINE_')))
+const others = Object.entries(process.env).filter(([name]) => !name.startsWith('EDDYLINE_'))
+export const ENVIRONMENT = Object.fromEntries(others)
 const EXAMPLE = new URL('../example/index.html', import.meta.url)
 const ARGUMENTS = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync']

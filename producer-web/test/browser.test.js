@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { eventually, numbers, startStage } from './broker.js'
 
 const staged = (name, options, story) => test(name, async () => {
@@ -98,6 +99,10 @@ staged('two tabs are two producers, and one sends what the other left', {}, asyn
   stage.proxy.fault = () => 'down'
   await send(one, numbers(60, 70))
   await eventually('the first tab tried', () => posts(stage).some(({ body }) => body.includes('{"n":60}')))
+  for (let look = 0; look < 10; look++) {
+    assert.equal(await queued(two), 0, 'the first tab is there and has them')
+    await sleep(20)
+  }
   await one.close()
   await eventually('the second has them', async () => (await queued(two)) === 10)
   stage.proxy.fault = () => undefined
@@ -169,6 +174,25 @@ staged('a page in the back/forward cache leaves nothing behind and goes on', { b
   await page.evaluate(() => (globalThis.kept = true))
   await send(page, numbers(0, 5))
   await page.goto('data:text/html,other')
+  await stage.holds(numbers(0, 5))
+  await page.goBack({ waitUntil: 'commit' })
+  await page.waitForFunction('globalThis.p')
+  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
+  await send(page, numbers(5, 9))
+  await page.evaluate(() => p.flush())
+  await stage.holds(numbers(0, 9))
+})
+
+staged('what a page in the back/forward cache has left is sent by another, and not again', { bfcache: true }, async (stage) => {
+  const page = await stage.page()
+  await page.evaluate(() => (globalThis.kept = true))
+  stage.proxy.fault = () => 'down'
+  await send(page, numbers(0, 5))
+  await eventually('an attempt', () => posts(stage).length > 0)
+  await page.goto('data:text/html,other')
+  const other = await stage.page()
+  await eventually('the other page has them', async () => (await queued(other)) === 5)
+  stage.proxy.fault = () => undefined
   await stage.holds(numbers(0, 5))
   await page.goBack({ waitUntil: 'commit' })
   await page.waitForFunction('globalThis.p')
