@@ -29,6 +29,8 @@ pub(super) struct Talk<'p> {
     /// When the next ack is planned.
     due: Instant,
     not_before: Instant,
+    /// Everything was given that was to be read; what is left is to ack it.
+    complete: bool,
     /// Nothing is to be said any more.
     pub(super) done: bool,
 }
@@ -75,6 +77,7 @@ impl<'p> Talk<'p> {
             at_tail: false,
             due: first_ack,
             not_before: first_ack,
+            complete: false,
             done: false,
         }
     }
@@ -98,7 +101,7 @@ impl<'p> Talk<'p> {
             return;
         }
         match self.plan.kind {
-            Kind::Read => match (open, self.expected) {
+            Kind::Read => match (open && !self.complete, self.expected) {
                 (true, _) => self.next(now, out),
                 (false, Some(expected)) if self.acked_next != Some(expected) => self.ack(now, expected - 1, out),
                 (false, _) => self.done = true,
@@ -230,11 +233,12 @@ impl<'p> Talk<'p> {
         let first = batch.events.first().map(|event| event.offset);
         match self.plan.kind {
             Kind::Acks { .. } => self.acked_next = self.acked_next.or(first),
-            _ if self.plan.until_tail && batch.up_to_date && batch.events.is_empty() => {
-                self.done = true;
-                if batch.next > self.expected.unwrap_or(batch.next) {
-                    tally.lost += batch.next - self.expected.unwrap_or(batch.next);
-                    tally.wrong(|| format!("{}: ends at {}", self.name, batch.next));
+            _ if self.plan.until_tail && batch.up_to_date => {
+                self.complete = true;
+                let expected = self.expected.unwrap_or(batch.next);
+                if batch.next != expected {
+                    tally.lost += batch.next.saturating_sub(expected);
+                    tally.wrong(|| format!("{}: ends at {} instead of {expected}", self.name, batch.next));
                 }
             }
             _ => {}
