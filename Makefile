@@ -5,7 +5,7 @@ SHELL := bash
 # A recipe is one script.
 .ONESHELL:
 .DEFAULT_GOAL := test
-.PHONY: test test-producer-web prepare packages nextest real-data lint fmt bench
+.PHONY: test test-producer-web test-consumer-node prepare packages nextest real-data lint fmt bench
 
 # What the tests call: the compiler's linker, curl, a browser, and the programs of the file systems they mount (as root
 # alone).
@@ -17,6 +17,7 @@ test: prepare
 	cargo nextest run --workspace --locked
 	cargo test --workspace --locked --doc
 	$(MAKE) --no-print-directory test-producer-web
+	$(MAKE) --no-print-directory test-consumer-node
 
 # The browser producer in Chromium, against the broker that was just built.
 test-producer-web: producer-web/node_modules/.package-lock.json
@@ -25,6 +26,15 @@ test-producer-web: producer-web/node_modules/.package-lock.json
 
 producer-web/node_modules/.package-lock.json: producer-web/package.json producer-web/package-lock.json
 	npm ci --prefix producer-web --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# The Node clients against the broker that was just built.
+test-consumer-node: consumer-node/node_modules/.package-lock.json
+	cargo build --locked --bin eddyline
+	cd consumer-node && EDDYLINE_BIN="$${EDDYLINE_BIN:-$(CURDIR)/target/debug/eddyline}" npm test
+
+consumer-node/node_modules/.package-lock.json: consumer-node/package.json consumer-node/package-lock.json
+	npm ci --prefix consumer-node --no-audit --no-fund --loglevel=error
 	@touch $@
 
 prepare: packages nextest real-data

@@ -1,0 +1,161 @@
+// The one file that makes requests: keep-alive connections, tokens, and every failure as one class of error.
+
+import http from 'node:http'
+import https from 'node:https'
+import { EddylineError, fromAnswer, fromNetwork } from './errors.js'
+
+/** @typedef {string | (() => string | Promise<string>)} Token */
+/** @typedef {{ url?: string | URL, token?: Token, requestTimeout?: number }} HttpOptions */
+/** @typedef {{ body?: string, accept?: string, signal?: AbortSignal, waitMs?: number }} RequestOptions */
+/** @typedef {{ status: number, headers: http.IncomingHttpHeaders, body: Buffer }} Answer */
+
+/** The address and the token that requests are made with. */
+export class Http {
+  /** @param {HttpOptions} options */
+  constructor({ url = process.env.EDDYLINE_URL ?? 'http://127.0.0.1:4437', token, requestTimeout = 30_000 }) {
+    this.url = new URL(url)
+    if (!['http:', 'https:'].includes(this.url.protocol)) {
+      throw new EddylineError('bad_url', `${this.url.href}: only http and https are spoken`)
+    }
+    this.base = this.url.pathname.replace(/\/$/, '')
+    this.secure = this.url.protocol === 'https:'
+    this.requestTimeout = requestTimeout
+    this.token = token
+    /** @type {string | undefined} */
+    this.bearer = typeof token === 'string' ? token : undefined
+    this.agent = new (this.secure ? https : http).Agent({ keepAlive: true, noDelay: true })
+  }
+
+  /**
+   * The token as it is now; a token function is asked at first, and again when the broker refused what it gave.
+   * @param {boolean} [anew]
+   * @returns {Promise<string | undefined>}
+   */
+  async authorization(anew = false) {
+    if (typeof this.token === 'function' && (anew || this.bearer === undefined)) this.bearer = await this.token()
+    return this.bearer
+  }
+
+  /**
+   * Asks, and takes the whole answer.
+   * @param {string} method
+   * @param {string} path behind `/v1`
+   * @param {RequestOptions} [options]
+   * @returns {Promise<Answer>}
+   */
+  async request(method, path, options = {}) {
+    const response = await this.open(method, path, options)
+    try {
+      return { status: response.statusCode ?? 0, headers: response.headers, body: await whole(response) }
+    } catch (error) {
+      throw fromNetwork(error)
+    }
+  }
+
+  /**
+   * Asks for JSON.
+   * @param {string} method
+   * @param {string} path
+   * @param {RequestOptions & { json?: unknown }} [options]
+   * @returns {Promise<any>}
+   */
+  async json(method, path, { json, ...options } = {}) {
+    const body = json === undefined ? undefined : JSON.stringify(json)
+    const answer = await this.request(method, path, { ...options, body })
+    return answer.body.length === 0 ? undefined : JSON.parse(answer.body.toString())
+  }
+
+  /**
+   * Asks, and gives the answer's stream once its head said yes.
+   * @param {string} method
+   * @param {string} path
+   * @param {RequestOptions} [options]
+   * @returns {Promise<http.IncomingMessage>}
+   */
+  async open(method, path, options = {}) {
+    for (let again = false; ; again = true) {
+      const bearer = await this.authorization(again)
+      const response = await this.send(method, path, options, bearer).catch((error) => {
+        throw fromNetwork(error)
+      })
+      const status = response.statusCode ?? 0
+      if (status >= 200 && status < 300) return response
+      const body = await whole(response).catch(() => Buffer.alloc(0))
+      // A token that ran out may have a successor.
+      if (status === 401 && typeof this.token === 'function' && !again) continue
+      throw fromAnswer(status, body.toString())
+    }
+  }
+
+  /**
+   * @param {string} method
+   * @param {string} path
+   * @param {RequestOptions} options
+   * @param {string | undefined} bearer
+   * @returns {Promise<http.IncomingMessage>}
+   */
+  send(method, path, { body, accept, signal, waitMs = 0 }, bearer) {
+    /** @type {Record<string, string | number>} */
+    const headers = { Accept: accept ?? 'application/json' }
+    if (bearer !== undefined) headers.Authorization = `Bearer ${bearer}`
+    if (body !== undefined) headers['Content-Type'] = 'application/json'
+    if (body !== undefined || method !== 'GET') headers['Content-Length'] = Buffer.byteLength(body ?? '')
+    // Silence for longer than was asked for means that nobody is there any more.
+    const timeout = this.requestTimeout + waitMs
+    return new Promise((resolve, reject) => {
+      const request = (this.secure ? https : http).request(
+        new URL(`${this.base}/v1${path}`, this.url),
+        { method, headers, agent: this.agent, signal, timeout },
+        resolve,
+      )
+      request.on('timeout', () => {
+        const error = new EddylineError('timeout', `no answer for ${timeout} ms`, { retryable: true, effect: 'unknown' })
+        request.destroy(error)
+      })
+      request.on('error', reject)
+      request.end(body)
+    })
+  }
+
+  /** Closes connections that are not in use; those in use close behind their answers. */
+  close() {
+    this.agent.destroy()
+  }
+}
+
+/**
+ * @param {http.IncomingMessage} response
+ * @returns {Promise<Buffer>}
+ */
+function whole(response) {
+  return new Promise((resolve, reject) => {
+    /** @type {Buffer[]} */
+    const chunks = []
+    response.on('data', (chunk) => chunks.push(chunk))
+    response.on('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)))
+    response.on('error', reject)
+    response.on('aborted', () => reject(new Error('the answer was cut off')))
+  })
+}
+
+/**
+ * A query string of what is not undefined.
+ * @param {Record<string, string | number | undefined>} parameters
+ * @returns {string}
+ */
+export function query(parameters) {
+  const given = new URLSearchParams()
+  for (const [name, value] of Object.entries(parameters)) if (value !== undefined) given.set(name, String(value))
+  return given.size === 0 ? '' : `?${given}`
+}
+
+/**
+ * The path of a group, or of one of its consumers.
+ * @param {string} group
+ * @param {string} [consumer]
+ * @returns {string}
+ */
+export function pathOf(group, consumer) {
+  const path = `/groups/${encodeURIComponent(group)}`
+  return consumer === undefined ? path : `${path}/consumers/${encodeURIComponent(consumer)}`
+}

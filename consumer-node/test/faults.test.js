@@ -1,0 +1,203 @@
+// What passes is survived, and told: a broker that is killed, sockets that are reset, handlers that fail.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Admin, Consumer } from '../src/index.js'
+import { Broker, eventually, numbered } from './broker.js'
+import { Proxy } from './proxy.js'
+
+for (const mode of /** @type {const} */ (['next', 'stream'])) {
+  test(`a broker killed again and again while it is read and acked: no event is skipped (${mode})`, async (t) => {
+    const broker = await Broker.start(t)
+    const total = 6000
+    await broker.produce('g', numbered(total))
+    const consumer = new Consumer({ url: broker.url, group: 'g', name: 'c', mode, max: 50 })
+    t.after(() => consumer.close({ timeout: 0 }))
+    const told = { reconnecting: 0, recovered: 0 }
+    consumer.on('reconnecting', () => told.reconnecting++)
+    consumer.on('recovered', () => told.recovered++)
+    let reading = true
+    let highest = -1
+    let acked = -1
+    const killer = (async () => {
+      for (let kills = 0; kills < 3 && reading; kills++) {
+        await eventually('it is under way', () => (highest > (kills + 1) * 1000))
+        await broker.kill()
+        await broker.up()
+      }
+    })()
+    /** @type {Map<number, number>} */
+    const times = new Map()
+    for await (const batch of consumer.batches()) {
+      for (const { offset } of batch.events) {
+        // At most once more, and never past a hole.
+        assert.ok(offset <= highest + 1, `${offset} came behind ${highest}`)
+        highest = Math.max(highest, offset)
+        times.set(offset, (times.get(offset) ?? 0) + 1)
+      }
+      const last = batch.events[batch.events.length - 1].offset
+      if ((await batch.ack()) === 'acked') {
+        assert.ok(last > acked, 'acks never go back')
+        acked = last
+      }
+      if (acked === total - 1) break
+    }
+    reading = false
+    await killer
+    assert.equal(times.size, total)
+    assert.equal((await consumer.status()).cursor.acked_offset, total - 1)
+    assert.ok(told.reconnecting > 0 && told.recovered > 0, JSON.stringify(told))
+    await consumer.close()
+  })
+
+  test(`connections that are reset cost nothing but time (${mode})`, async (t) => {
+    const broker = await Broker.start(t)
+    const proxy = await Proxy.start(t, broker.port)
+    const total = 1500
+    await broker.produce('g', numbered(total))
+    const consumer = new Consumer({ url: proxy.url, group: 'g', name: 'c', mode, max: 20 })
+    t.after(() => consumer.close({ timeout: 0 }))
+    const resets = setInterval(() => proxy.reset(), 60)
+    t.after(() => clearInterval(resets))
+    const offsets = []
+    for await (const batch of consumer.batches()) {
+      offsets.push(...batch.events.map((event) => event.offset))
+      assert.notEqual(await batch.ack(), 'dropped')
+      if (offsets.length >= total) break
+      await sleep(1)
+    }
+    clearInterval(resets)
+    assert.deepEqual(offsets, numbered(total).map(({ n }) => n), 'one session, so nothing comes twice')
+    assert.ok(proxy.resets > 0)
+    await consumer.close()
+  })
+}
+
+test('an answer to an ack that was lost: the position is where it was said to be', async (t) => {
+  const broker = await Broker.start(t)
+  const proxy = await Proxy.start(t, broker.port)
+  await broker.produce('g', numbered(200))
+  const consumer = new Consumer({ url: proxy.url, group: 'g', name: 'c', max: 10 })
+  let count = 0
+  for await (const event of consumer) {
+    const acked = event.ack()
+    if (event.offset % 50 === 0) setImmediate(() => proxy.reset())
+    assert.equal(await acked, 'acked')
+    assert.ok(((await new Admin({ url: broker.url }).consumer('g', 'c')).cursor.acked_offset ?? -1) >= event.offset)
+    if (++count === 200) break
+  }
+  await consumer.close()
+})
+
+test('handlers run side by side, and events of one key one after the other', async (t) => {
+  const broker = await Broker.start(t)
+  const total = 300
+  await broker.produce('g', numbered(total), '/user')
+  const consumer = new Consumer({ url: broker.url, group: 'g', name: 'c', max: 40 })
+  /** @type {Map<string, number[]>} */
+  const byKey = new Map()
+  const busy = new Set()
+  let widest = 0
+  let done = 0
+  await consumer.run(
+    async (event) => {
+      const key = String(event.key)
+      assert.ok(!busy.has(key), `two of key ${key} at once`)
+      busy.add(key)
+      widest = Math.max(widest, busy.size)
+      byKey.set(key, [...(byKey.get(key) ?? []), event.offset])
+      await sleep(Math.random() * 3)
+      busy.delete(key)
+      if (++done === total) void consumer.close()
+    },
+    { concurrency: 5, orderBy: 'key' },
+  )
+  assert.equal(widest, 5)
+  for (const offsets of byKey.values()) assert.deepEqual(offsets, offsets.toSorted((a, b) => a - b))
+  assert.equal([...byKey.values()].flat().length, total)
+  assert.equal((await new Admin({ url: broker.url }).consumer('g', 'c')).cursor.acked_offset, total - 1)
+})
+
+test('a handler that fails is tried again; in the end it stops, is taken care of, or goes to the dead letters', async (t) => {
+  const broker = await Broker.start(t)
+  const admin = new Admin({ url: broker.url })
+  t.after(() => admin.close())
+  await broker.produce('g', numbered(6))
+  const failing = (/** @type {number[]} */ tries, /** @type {Consumer} */ consumer) => async (/** @type {any} */ event) => {
+    tries.push(event.offset)
+    if (event.offset === 5) setImmediate(() => void consumer.close())
+    if (event.offset === 2) throw new Error('this one never')
+  }
+  /** @type {number[]} */
+  let tries = []
+  const stops = new Consumer({ url: broker.url, group: 'g', name: 'stops' })
+  await assert.rejects(stops.run(failing(tries, stops), { retries: 1 }), { code: 'handler_failed' })
+  assert.deepEqual(tries, [0, 1, 2, 2])
+  assert.equal((await admin.consumer('g', 'stops')).cursor.acked_offset, 1)
+
+  tries = []
+  const cares = new Consumer({ url: broker.url, group: 'g', name: 'cares' })
+  /** @type {number[]} */
+  const cared = []
+  await cares.run(failing(tries, cares), { onExhausted: (event) => cared.push(event.offset) })
+  assert.deepEqual([tries, cared], [[0, 1, 2, 3, 4, 5], [2]])
+  assert.equal((await admin.consumer('g', 'cares')).cursor.acked_offset, 5)
+
+  const buries = new Consumer({ url: broker.url, group: 'g', name: 'buries' })
+  await admin.subscribe('g', 'buries', 'earliest')
+  await assert.rejects(buries.run(() => {}, { onExhausted: 'dead-letter' }), { code: 'no_dead_letters' })
+  await admin.approve('g', 'buries', { max_attempts: 2, on_poison: 'dead_letter' })
+  tries = []
+  await buries.run(failing(tries, buries), { onExhausted: 'dead-letter', concurrency: 3 })
+  assert.equal(tries.filter((offset) => offset === 2).length, 2)
+  assert.deepEqual([...new Set(tries)].toSorted(), [0, 1, 2, 3, 4, 5])
+  const status = await admin.consumer('g', 'buries')
+  assert.deepEqual([status.cursor.acked_offset, status.dead_lettered], [5, 1])
+  const letters = /** @type {any} */ (await fetch(`${broker.url}/v1/groups/g.dead/events`).then((answer) => answer.json()))
+  assert.equal(letters.events[0].headers['dead-reason'], 'this one never')
+})
+
+test('close with a timeout does not wait for a handler that hangs', async (t) => {
+  const broker = await Broker.start(t)
+  await broker.produce('g', numbered(1))
+  const consumer = new Consumer({ url: broker.url, group: 'g', name: 'c' })
+  /** @type {AbortSignal | undefined} */
+  let seen
+  const running = consumer.run((_, { signal }) => {
+    seen = signal
+    return new Promise(() => {})
+  })
+  await eventually('the handler runs', () => seen)
+  await consumer.close({ timeout: 30 })
+  await running
+  assert.ok(seen?.aborted)
+})
+
+test('a token function is asked again when its token is refused', async (t) => {
+  const broker = await Broker.start(t)
+  await broker.produce('g', numbered(3))
+  let asked = 0
+  // Tokens are off here, so the proxy of this test is a token that no broker looks at; 401 is made by a server in front.
+  const { createServer } = await import('node:http')
+  const server = createServer(async (request, response) => {
+    if (request.headers.authorization !== 'Bearer second') return response.writeHead(401).end('{"code":"bad_token"}')
+    const chunks = []
+    for await (const chunk of request) chunks.push(chunk)
+    const body = chunks.length > 0 ? Buffer.concat(chunks) : undefined
+    const answer = await fetch(broker.url + request.url, { method: request.method, body })
+    response.writeHead(answer.status, { 'Content-Type': 'application/json' }).end(await answer.text())
+  })
+  server.listen(0, '127.0.0.1')
+  await new Promise((resolve) => server.once('listening', resolve))
+  t.after(() => server.close())
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const token = async () => (asked++ === 0 ? 'first' : 'second')
+  const consumer = new Consumer({ url: `http://127.0.0.1:${port}`, group: 'g', name: 'c', token })
+  for await (const batch of consumer.batches()) {
+    assert.equal(await batch.ack(), 'acked')
+    break
+  }
+  assert.equal(asked, 2)
+  await consumer.close()
+})
