@@ -1,0 +1,179 @@
+// Nodes: child processes that read for consumers. Of the nodes of one consumer one is active, and the others stand by and
+// take over; over several groups they spread. A node that ends is started again; one that keeps ending is given up.
+
+import { fork } from 'node:child_process'
+import { EventEmitter, once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { backoff } from './backoff.js'
+import { EddylineError } from './errors.js'
+
+/**
+ * @typedef {object} SupervisorOptions
+ * @property {string} [url] of the broker; `EDDYLINE_URL`, or http://127.0.0.1:4437
+ * @property {string | string[]} group one group, or several
+ * @property {string} name of the consumer in each of them
+ * @property {string} [handler] module that exports a function; without one, events are printed
+ * @property {number} [nodes] child processes for each group (1)
+ * @property {string} [token]
+ * @property {Omit<import('./run.js').RunOptions, 'orderBy' | 'onExhausted'> & { orderBy?: 'key', onExhausted?: 'stop' |
+ *   'dead-letter' }} [run] how the handler is called
+ * @property {Partial<Pick<import('./consumer.js').ConsumerOptions, 'start' | 'mode' | 'max' | 'maxBytes' | 'waitMs'>>} [consumer]
+ * @property {number} [crashes] ends within `crashWindow` without an ack in between after which a node is given up (5)
+ * @property {number} [crashWindow] ms (60 000)
+ */
+
+/**
+ * What a node is told at its start.
+ * @typedef {{ consumer: import('./consumer.js').ConsumerOptions, handler?: string, run: import('./run.js').RunOptions }} NodeOrder
+ */
+
+/**
+ * @typedef {'starting' | 'standby' | 'active' | 'reconnecting' | 'restarting' | 'given up' | 'ended'} NodeState
+ * @typedef {{ node: number, group: string, pid: number | undefined, state: NodeState, acked: number, events: number,
+ *   lag: number | undefined, restarts: number, error: string | undefined }} NodeStatus
+ */
+
+const PROGRAM = fileURLToPath(new URL('./node.js', import.meta.url))
+
+/** @extends {EventEmitter<Record<string, any[]>>} */
+export class Supervisor extends EventEmitter {
+  /** @param {SupervisorOptions} options */
+  constructor(options) {
+    super()
+    this.options = options
+    this.stopping = false
+    /** @type {EddylineError | undefined} */
+    this.failure = undefined
+    const groups = [options.group].flat()
+    if (groups.length === 0 || groups.some((group) => !group) || !options.name) {
+      throw new EddylineError('bad_options', 'a supervisor needs `group` and `name`')
+    }
+    /** @type {Node[]} */
+    this.nodes = []
+    for (const group of groups) {
+      for (let node = 0; node < (options.nodes ?? 1); node++) this.nodes.push(new Node(this, this.nodes.length, group))
+    }
+  }
+
+  /**
+   * Starts the nodes, and waits until they have ended.
+   * @returns {Promise<void>} rejected when a node was given up
+   */
+  async run() {
+    await Promise.all(this.nodes.map((node) => node.live()))
+    if (this.failure !== undefined) throw this.failure
+  }
+
+  /** @returns {NodeStatus[]} */
+  status() {
+    return this.nodes.map((node) => ({ ...node.status }))
+  }
+
+  /** Has every node finish what it does, ack it and end; waits for as long as that takes. */
+  async stop() {
+    this.stopping = true
+    await Promise.all(this.nodes.map((node) => node.stop('SIGTERM')))
+  }
+
+  /** Ends the nodes at once: what they had in hand is delivered again. */
+  kill() {
+    this.stopping = true
+    for (const node of this.nodes) void node.stop('SIGKILL')
+  }
+
+  /** @param {EddylineError} error */
+  giveUp(error) {
+    this.failure ??= error
+    this.emit('crash-loop', error)
+    void this.stop()
+  }
+}
+
+/** One child process, again and again. */
+class Node {
+  /**
+   * @param {Supervisor} supervisor
+   * @param {number} node
+   * @param {string} group
+   */
+  constructor(supervisor, node, group) {
+    this.supervisor = supervisor
+    /** @type {NodeStatus} */
+    this.status = {
+      node, group, pid: undefined, state: 'starting', acked: -1, events: 0, lag: undefined, restarts: 0, error: undefined,
+    }
+    /** When it ended without having acked anything since. @type {number[]} */
+    this.ends = []
+    /** @type {import('node:child_process').ChildProcess | undefined} */
+    this.child = undefined
+    this.interrupt = () => {}
+  }
+
+  async live() {
+    const { supervisor, status } = this
+    const { crashes = 5, crashWindow = 60_000 } = supervisor.options
+    while (!supervisor.stopping) {
+      status.state = 'starting'
+      const reason = await this.once()
+      if (supervisor.stopping) break
+      status.error = reason
+      status.restarts++
+      const now = Date.now()
+      this.ends = [...this.ends.filter((at) => now - at < crashWindow), now]
+      if (this.ends.length >= crashes) {
+        status.state = 'given up'
+        const told = `node ${status.node} of ${status.group} ended ${crashes} times within ${crashWindow} ms: ${reason}`
+        supervisor.giveUp(new EddylineError('crash_loop', told))
+        return
+      }
+      status.state = 'restarting'
+      const delayMs = backoff(this.ends.length)
+      supervisor.emit('restart', { ...status, delayMs })
+      await new Promise((resolve) => {
+        const timer = setTimeout(resolve, delayMs)
+        this.interrupt = () => (clearTimeout(timer), resolve(undefined))
+      })
+    }
+    if (status.state !== 'given up') status.state = 'ended'
+  }
+
+  /** Runs the process once. @returns {Promise<string>} why it ended */
+  async once() {
+    const { supervisor, status } = this
+    const { url, name, token, handler, run = {}, consumer = {} } = supervisor.options
+    // What a node says on its standard output are lines of its own; what it is told comes by messages.
+    const child = fork(PROGRAM, [], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], execArgv: [] })
+    this.child = child
+    status.pid = child.pid
+    /** @type {NodeOrder} */
+    const order = { consumer: { ...consumer, url, token, group: status.group, name }, handler, run }
+    child.send(order, () => {})
+    for (const stream of /** @type {const} */ (['stdout', 'stderr'])) {
+      const lines = createInterface({ input: /** @type {import('node:stream').Readable} */ (child[stream]) })
+      lines.on('line', (line) => supervisor.emit('line', { node: status.node, group: status.group, stream, line }))
+    }
+    let reason = ''
+    child.on('message', (/** @type {any} */ told) => {
+      if (told.error !== undefined) reason = told.error
+      if (told.acked !== undefined && told.acked !== status.acked) this.ends = []
+      Object.assign(status, told)
+      supervisor.emit('status', { ...status })
+    })
+    const ended = Promise.race([once(child, 'close'), once(child, 'error')])
+    const [code, signal] = await ended
+    this.child = undefined
+    status.pid = undefined
+    return reason || (signal ? `signal ${signal}` : `exit code ${code}`)
+  }
+
+  /** @param {'SIGTERM' | 'SIGKILL'} signal */
+  async stop(signal) {
+    this.interrupt()
+    const { child } = this
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'close')
+    child.kill(signal)
+    await ended
+  }
+}
