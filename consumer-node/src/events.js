@@ -47,7 +47,7 @@ export class Batch {
     this.pass = tenure.pass
   }
 
-  /** Aborted when what is in this batch cannot be acked any more. */
+  /** Aborted when what is in this batch cannot be acked any more. @returns {AbortSignal} */
   get signal() {
     return this.tenure.signal
   }
@@ -104,7 +104,7 @@ export class ConsumedEvent {
     return this.batch.replay
   }
 
-  /** Aborted when it cannot be acked any more. */
+  /** Aborted when it cannot be acked any more. @returns {AbortSignal} */
   get signal() {
     return this.batch.tenure.signal
   }

@@ -55,6 +55,8 @@ export async function* feedNext(http, path, tenure, bounds, signal) {
     const empty = closing <= 11
     if (!empty) after = meta.next - 1
     asked = ask(after)
+    // The request leaves with the next turn of the event loop, and the broker works while this is parsed.
+    await new Promise((resolve) => setImmediate(resolve))
     const events = empty ? [] : JSON.parse(body.toString('utf8', 10, closing + 1))
     yield { ...meta, events, replay: meta.replay ?? false, attempt: meta.attempt ?? 1 }
   }

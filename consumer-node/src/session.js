@@ -29,7 +29,7 @@ export class Tenure {
     this.pass = 0
   }
 
-  /** Aborted when what was delivered cannot be acked any more. */
+  /** Aborted when what was delivered cannot be acked any more. @returns {AbortSignal} */
   get signal() {
     return this.ending.signal
   }
