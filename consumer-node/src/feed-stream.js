@@ -3,6 +3,7 @@
 
 import { EddylineError } from './errors.js'
 import { query } from './http.js'
+import { parseList } from './parse.js'
 
 /** @typedef {import('./feed-next.js').Delivery} Delivery */
 
@@ -160,7 +161,6 @@ class Pieces {
     const whole = Buffer.concat([...this.chunks.slice(0, last), chunk.subarray(0, end)])
     const rest = chunk.subarray(end + 1)
     this.chunks = [...(rest.length > 0 ? [rest] : []), ...this.chunks.slice(last + 1)]
-    // A line holds no line end, so lines with commas in between are the elements of a list.
-    return JSON.parse(`[${whole.toString().replaceAll('\n', ',')}]`)
+    return parseList(whole, '\n')
   }
 }
