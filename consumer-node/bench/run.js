@@ -30,7 +30,9 @@ const url = 'http://127.0.0.1:24437'
 
 const data = await mkdtemp(path.join(tmpdir(), 'eddyline-bench-'))
 const settings = ['--listen', '127.0.0.1:24437', '--data', path.join(data, 'broker'), '--cores', '1', '--auto-create']
-const broker = spawn('taskset', ['-c', values['server-core'], program, 'serve', ...settings], { stdio: 'ignore' })
+// A broker refuses variables that it does not know.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('EDDYLINE_')))
+const broker = spawn('taskset', ['-c', values['server-core'], program, 'serve', ...settings], { stdio: 'ignore', env })
 try {
   while (!(await fetch(`${url}/readyz`).then((answer) => answer.ok, () => false))) await sleep(20)
   const admin = new Admin({ url })

@@ -66,7 +66,7 @@ export class Broker {
   async up() {
     /** @type {NodeJS.ProcessEnv} */
     const env = {
-      ...process.env,
+      ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('EDDYLINE_'))),
       EDDYLINE_LISTEN: `127.0.0.1:${this.port}`,
       EDDYLINE_DATA: path.join(this.data, 'broker'),
       EDDYLINE_AUTO_CREATE: 'true',
