@@ -279,6 +279,16 @@ export class Consumer extends EventEmitter {
   }
 
   /**
+   * One signal for a whole tenure: a new one for every ack would be remembered by those it follows.
+   * @param {Tenure} tenure
+   * @returns {AbortSignal} aborted with the tenure, or when nothing is to be waited for any more
+   */
+  working(tenure) {
+    tenure.working ??= AbortSignal.any([tenure.signal, this.ends.signal])
+    return tenure.working
+  }
+
+  /**
    * Does `work` until it is done, the tenure is over, or it fails for good; then reading fails, too.
    * @template T
    * @param {Tenure} tenure
@@ -286,7 +296,7 @@ export class Consumer extends EventEmitter {
    * @returns {Promise<T | undefined>}
    */
   async persist(tenure, work) {
-    const signal = AbortSignal.any([tenure.signal, this.ends.signal])
+    const signal = this.working(tenure)
     for (let attempt = 1; !signal.aborted; attempt++) {
       try {
         const done = await work(signal)

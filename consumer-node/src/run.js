@@ -159,7 +159,7 @@ class Runner {
 
   /** @param {ConsumedEvent} event */
   async handle(event) {
-    const signal = AbortSignal.any([event.signal, this.consumer.ends.signal])
+    const signal = this.consumer.working(event.batch.tenure)
     for (let attempt = 1; ; attempt++) {
       try {
         await this.handler(event, { signal, attempt })
@@ -169,8 +169,8 @@ class Runner {
         if (signal.aborted) return
         if (attempt <= this.retries && !this.stopped) {
           this.consumer.emit('retry', { event, error, attempt })
-          await pause(backoff(attempt), AbortSignal.any([signal, this.consumer.reads.signal]))
-          if (this.consumer.reads.signal.aborted) return
+          await pause(backoff(attempt), this.consumer.reads.signal)
+          if (this.stopped || signal.aborted) return
         } else {
           return this.exhaust(event, error)
         }

@@ -25,6 +25,8 @@ export class Tenure {
     this.acking = undefined
     /** The nack that is under way. @type {Promise<unknown> | undefined} */
     this.nacking = undefined
+    /** Aborted with the tenure, or when its consumer waits for nothing any more. @type {AbortSignal | undefined} */
+    this.working = undefined
     /** Counts failures: what was delivered before one is delivered again. */
     this.pass = 0
   }

@@ -32,7 +32,11 @@ test('a million events leave nothing behind', async (t) => {
       seen += batch.events.length
       await batch.ack()
       if (batch.events[batch.events.length - 1].offset < EACH - 1) continue
-      collect()
+      // What the first leaves to be freed is free behind the second.
+      for (let times = 0; times < 2; times++) {
+        collect()
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
       const { heapUsed, external } = process.memoryUsage()
       heaps.push(heapUsed + external)
       if (heaps.length === ROUNDS) break
