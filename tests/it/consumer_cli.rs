@@ -130,7 +130,7 @@ fn tail_reads_from_the_position_and_moves_it_only_with_ack() {
     assert_eq!(broker.ask("DELETE", "/v1/groups/orders/consumers/billing/session", &[], "").status, 204);
     assert_eq!(tail(&[]).with(0).text(), "5\n6\n7\n8\n9\n");
     assert_eq!((&status()["cursor"]["next"], &status()["session"]), (&5.into(), &Value::Null));
-    assert_eq!(tail(&["--ack"]).with(0).saying("attempt 2 at offset 5").text(), "5\n6\n7\n8\n9\n");
+    assert_eq!(tail(&["--ack"]).with(0).text(), "5\n6\n7\n8\n9\n");
     assert_eq!((&status()["cursor"]["next"], &status()["session"]), (&10.into(), &Value::Null));
     assert_eq!(tail(&["--ack"]).with(0).text(), "");
     broker.produce_lines("orders", "10\n");

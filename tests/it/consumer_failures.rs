@@ -110,10 +110,12 @@ fn a_session_that_ends_without_an_ack_is_a_failure_and_poison_is_buried_for_a_st
     let billing = Consumer::approved(&broker, "orders", "billing", LETTERS);
     assert_eq!(billing.offsets(&broker, ""), [0, 1, 2, 3]);
     assert_eq!(billing.offsets(&broker, "takeover=1"), [0], "the last attempt");
-    let (mut stream, session) = {
-        assert_eq!(billing.call(&broker, "DELETE", "/session", "").status, 204);
-        billing.stream(&broker, "")
-    };
+    assert_eq!(billing.call(&broker, "DELETE", "/session", "").status, 204);
+    assert_eq!(billing.next(&broker, "").json()["attempt"], 2, "who leaves is no failure of the event");
+    assert_eq!(billing.call(&broker, "POST", "/suspend", "").status, 200);
+    assert_eq!(billing.call(&broker, "POST", "/resume", "").status, 200);
+    assert_eq!(billing.next(&broker, "").json()["attempt"], 2, "nor is who is suspended");
+    let (mut stream, session) = billing.stream(&broker, "takeover=1");
     (1..4).for_each(|offset| assert_eq!(stream.offset(), offset));
     billing.acked(&broker, 1, &session);
     for attempt in 1..=2 {

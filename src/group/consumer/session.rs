@@ -67,19 +67,24 @@ impl Consumer {
     /// Ends the session if its lease has lapsed.
     pub fn lapse(&mut self, now: Now) -> Change {
         match self.lapses_at() {
-            Some(until) if until <= now.instant => self.end_session(),
+            Some(until) if until <= now.instant => self.break_session(),
             _ => Change::Nothing,
         }
     }
 
-    /// Ends the session. What was in flight failed with it, and will be delivered again.
+    /// Ends the session of somebody who did not say so: what was in flight failed with it.
+    fn break_session(&mut self) -> Change {
+        if self.session.is_some() && self.live.delivered_next > self.head() {
+            self.failures = self.failures.saturating_add(1);
+            self.reason = "the session ended without an ack".into();
+        }
+        self.end_session()
+    }
+
+    /// Ends the session. What was in flight will be delivered again.
     pub(super) fn end_session(&mut self) -> Change {
         if self.session.take().is_none() {
             return Change::Nothing;
-        }
-        if self.live.delivered_next > self.head() {
-            self.failures = self.failures.saturating_add(1);
-            self.reason = "the session ended without an ack".into();
         }
         self.live.lease_until = None;
         self.live.attached = None;
@@ -97,7 +102,7 @@ impl Consumer {
         if self.session.is_some() && !takeover {
             return Err(self.active(now));
         }
-        self.end_session();
+        self.break_session();
         self.epoch += 1;
         self.session = Some(Session { id, anonymous, opened_us: now.wall_us });
         self.renew(now);
@@ -171,7 +176,7 @@ impl Consumer {
         }
         self.live.attached = None;
         match self.session {
-            Some(session) if session.anonymous => self.end_session(),
+            Some(session) if session.anonymous => self.break_session(),
             _ => {
                 self.renew(now);
                 Change::Nothing
