@@ -28,6 +28,8 @@ pub mod http;
 
 pub mod shard;
 
+pub mod query;
+
 pub mod auth;
 pub mod group;
 pub mod log;

@@ -113,6 +113,35 @@ pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
 /// Nesting of a JSON value: inside the three levels of an answer it stays below the 128 at which parsers give up.
 pub const JSON_DEPTH_MAX: u32 = 120;
 
+// ---- queries
+
+/// Text of a query: it fits the body of a small request.
+pub const QUERY_BYTES_MAX: usize = 32 << 10;
+/// Items of a list in a query.
+pub const QUERY_ITEMS_MAX: usize = 256;
+/// Parentheses in one another.
+pub const QUERY_DEPTH_MAX: usize = 32;
+/// Steps of a path in an event's data.
+pub const QUERY_PATH_STEPS_MAX: usize = 32;
+/// Rows of one answer.
+pub const QUERY_ROWS_MAX: u64 = 10_000_000;
+/// Rows of one JSON answer when the query has no LIMIT.
+pub const QUERY_ROWS_DEFAULT: u64 = 10_000;
+/// Slices that the range of a query may be cut into.
+pub const QUERY_SLICES_MAX: u64 = 1_000_000;
+/// What a query may keep in memory: groups, distinct values, rows that wait.
+pub const QUERY_MEMORY_MAX: usize = 64 << 20;
+/// How long a query may run; one that follows, until it has reached the tail.
+pub const QUERY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(300);
+/// How long a query runs before it lets others of its core run.
+pub const QUERY_TURN: std::time::Duration = std::time::Duration::from_micros(250);
+/// Queries that run at once on the broker.
+pub const QUERIES_MAX: usize = 16;
+/// Of these, with one token, or of callers without.
+pub const QUERIES_PER_CALLER_MAX: usize = 8;
+/// Values up to which percentiles and distinct counts are exact.
+pub const QUERY_EXACT_MAX: usize = 1_000;
+
 // ---- tokens and the audit log
 
 /// Names and prefixes of groups in one token.

@@ -146,6 +146,13 @@ impl<'b> Event<'b> {
         Ok(Self { offset, id, received_us, key, content_type, encoded_headers, encoding, data })
     }
 
+    /// Appends the stored form, as it was read.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let headers = self.encoded_headers.unwrap_or_default();
+        let Self { key, content_type, encoding, data, .. } = *self;
+        NewEvent { key, content_type, headers, encoding, data }.encode(self.id, self.received_us, out);
+    }
+
     /// The event's headers, name and value.
     pub fn headers(&self) -> impl Iterator<Item = (&'b str, &'b [u8])> + use<'b> {
         let mut fields = Fields::new(self.encoded_headers.unwrap_or_default());

@@ -1,0 +1,91 @@
+//! Whether an event meets a predicate. What is not there, or of another kind, is neither: as in SQL, NULL.
+
+use super::syntax::{Comparison, Predicate, Test, Wild};
+use super::value::Value;
+use crate::log::event::Event;
+use std::cmp::Ordering;
+
+/// Whether the event meets it; `None` if nobody can say.
+pub(super) fn meets(predicate: &Predicate, event: &Event<'_>) -> Option<bool> {
+    match predicate {
+        Predicate::And(parts) => all(parts, event, false),
+        Predicate::Or(parts) => all(parts, event, true),
+        Predicate::Not(inside) => meets(inside, event).map(|met| !met),
+        Predicate::Test(column, test) => passes(test, &Value::of(event, column)),
+    }
+}
+
+/// The first part that is `decisive`, else NULL if any part is, else the opposite.
+fn all(parts: &[Predicate], event: &Event<'_>, decisive: bool) -> Option<bool> {
+    let mut result = Some(!decisive);
+    for part in parts {
+        match meets(part, event) {
+            Some(met) if met == decisive => return Some(decisive),
+            Some(_) => {}
+            None => result = None,
+        }
+    }
+    result
+}
+
+fn passes(test: &Test, value: &Value<'_>) -> Option<bool> {
+    match test {
+        Test::IsNull => Some(*value == Value::Null),
+        _ if *value == Value::Null => None,
+        Test::Compare(comparison, constant) => value.compare(constant).map(|order| fits(*comparison, order)),
+        Test::In(list) => Some(list.iter().any(|constant| value.compare(constant) == Some(Ordering::Equal))),
+        Test::Like(pattern) => match value {
+            Value::Text(text) | Value::Json(text) => Some(like(pattern, text)),
+            _ => None,
+        },
+        Test::Truth => match value {
+            Value::Bool(value) => Some(*value),
+            _ => None,
+        },
+    }
+}
+
+fn fits(comparison: Comparison, order: Ordering) -> bool {
+    match comparison {
+        Comparison::Equal => order.is_eq(),
+        Comparison::NotEqual => order.is_ne(),
+        Comparison::Less => order.is_lt(),
+        Comparison::LessOrEqual => order.is_le(),
+        Comparison::Greater => order.is_gt(),
+        Comparison::GreaterOrEqual => order.is_ge(),
+    }
+}
+
+/// Whether all of `text` fits. On a mismatch it goes back to the last `%` alone, so it takes at most pattern × text steps.
+fn like(pattern: &[Wild], text: &str) -> bool {
+    let (mut at, mut rest) = (0, text.chars());
+    let mut again: Option<(usize, std::str::Chars<'_>)> = None;
+    loop {
+        if pattern.get(at) == Some(&Wild::Any) {
+            at += 1;
+            if at == pattern.len() {
+                return true;
+            }
+            again = Some((at, rest.clone()));
+            continue;
+        }
+        let before = rest.clone();
+        match (pattern.get(at), rest.next()) {
+            (None, None) => return true,
+            (Some(Wild::One), Some(_)) => at += 1,
+            (Some(Wild::Char(wanted)), Some(found)) if *wanted == found => at += 1,
+            (_, None) => {
+                rest = before;
+                debug_assert!(rest.as_str().is_empty());
+                return false;
+            }
+            _ => match &mut again {
+                None => return false,
+                Some((from, tried)) => {
+                    tried.next();
+                    (at, rest) = (*from, tried.clone());
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Queries over events in memory: each construct by hand, and random ones against a naive evaluation.
+
+mod faults;
+mod naive;
+mod slices;
+
+use super::plan::Plan;
+use super::run::{Row, Running, Span};
+use super::value::Cell;
+use super::{Fault, parse};
+use crate::log::event::{Encoding, Event, NewEvent};
+use crate::log::wire::Fields;
+
+/// 2026-11-25T00:00:00Z.
+const DAY: u64 = 1_795_564_800_000_000;
+const SECOND: u64 = 1_000_000;
+
+/// An event in memory.
+#[derive(Clone, Debug)]
+struct Stored {
+    offset: u64,
+    received_us: u64,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn new(offset: u64, received_us: u64, data: &str) -> Self {
+        let encoding =
+            if serde_json::from_str::<serde_json::Value>(data).is_ok() { Encoding::Json } else { Encoding::Text };
+        let event = NewEvent { key: Some(b"k"), content_type: None, headers: &[], encoding, data: data.as_bytes() };
+        let mut bytes = Vec::new();
+        event.encode(u128::from(offset), received_us, &mut bytes);
+        Self { offset, received_us, bytes }
+    }
+
+    fn event(&self) -> Event<'_> {
+        Event::decode(&mut Fields::new(&self.bytes), self.offset).unwrap()
+    }
+}
+
+fn plan(text: &str) -> Result<Plan, Fault> {
+    parse(text, DAY).and_then(Plan::new)
+}
+
+/// Rows of a query over events, of which those outside of the range are left out as whoever runs it does.
+fn rows(text: &str, events: &[Stored]) -> Vec<Row> {
+    let plan = plan(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
+    let from = plan.query.from.or(events.first().map(|event| event.received_us)).unwrap_or(0);
+    let to = plan.query.to.or(events.last().map(|event| event.received_us + 1)).unwrap_or(from);
+    let mut running = Running::new(&plan, Span { from, to, settled: to }, None).unwrap();
+    for stored in events.iter().filter(|event| (from..to).contains(&event.received_us)) {
+        running.event(&stored.event()).unwrap();
+    }
+    running.finish().unwrap();
+    running.rows.into()
+}
+
+fn sample() -> Vec<Stored> {
+    let data = [
+        r#"{"delay":5,"origin":"SFO","user":{"id":1},"legs":[{"km":10},{"km":2.5}],"ok":true}"#,
+        r#"{"delay":-3,"origin":"LAX","user":{"id":2},"legs":[],"ok":false}"#,
+        r#"{"delay":null,"origin":"SFO"}"#,
+        "no json",
+        r#"{"delay":2.5,"origin":"a\"b","odd name":"x","a":{"b c":7}}"#,
+    ];
+    let stored = |(place, data): (usize, &&str)| Stored::new(place as u64, DAY + place as u64 * 60 * SECOND, data);
+    data.iter().enumerate().map(stored).collect()
+}
+
+fn text(text: &str) -> Cell {
+    Cell::Text(text.into())
+}
+
+#[test]
+fn columns_and_paths() {
+    let cells =
+        |query: &str| -> Vec<Cell> { rows(query, &sample()).into_iter().map(|mut row| row.remove(0)).collect() };
+    use Cell::{Integer, Null, Number};
+    assert_eq!(cells("SELECT offset IN g"), [0, 1, 2, 3, 4].map(Integer));
+    assert_eq!(cells("select data.delay in g"), [Integer(5), Integer(-3), Null, Null, Number(2.5)]);
+    assert_eq!(cells("SELECT data.user.id IN g LIMIT 5"), [Integer(1), Integer(2), Null, Null, Null]);
+    assert_eq!(cells("SELECT data.legs[1].km IN g WHERE offset = 0"), [Number(2.5)]);
+    assert_eq!(cells(r#"SELECT data."odd name" IN g WHERE offset = 4"#), [text("x")]);
+    assert_eq!(cells(r#"SELECT data.a."b c" IN g WHERE offset = 4"#), [Integer(7)]);
+    assert_eq!(cells("SELECT data.origin IN g WHERE offset = 4"), [text("a\"b")]);
+    assert_eq!(cells("SELECT data.user IN g WHERE offset = 0"), [Cell::Json(r#"{"id":1}"#.into())]);
+    assert_eq!(cells("SELECT data IN g WHERE offset = 3"), [text("no json")]);
+    assert_eq!(cells("SELECT length IN g WHERE offset = 3"), [Integer(7)]);
+    assert_eq!(cells("SELECT received IN g WHERE offset = 1"), [Cell::Time(DAY + 60 * SECOND)]);
+    assert_eq!(cells("SELECT key IN g WHERE offset = 1"), [text("k")]);
+    assert_eq!(cells("SELECT id IN g WHERE offset = 1"), [text("00000000-0000-0000-0000-000000000001")]);
+    assert!(matches!(cells("SELECT * IN g WHERE offset = 1")[..], [Cell::Event(1, _)]));
+}
+
+#[test]
+fn predicates() {
+    let offsets = |predicate: &str| -> Vec<i64> {
+        let rows = rows(&format!("SELECT offset IN g WHERE {predicate}"), &sample());
+        rows.into_iter().map(|row| if let Cell::Integer(offset) = row[0] { offset } else { panic!() }).collect()
+    };
+    for (predicate, expected) in [
+        ("data.delay > 2", &[0, 4][..]),
+        ("data.delay >= 2.5 AND data.delay <= 5", &[0, 4]),
+        ("data.delay = 5", &[0]),
+        ("data.delay <> 5", &[1, 4]),
+        ("NOT data.delay = 5", &[1, 4]),
+        ("data.delay IS NULL", &[2, 3]),
+        ("data.delay is not null", &[0, 1, 4]),
+        ("data.origin = 'SFO' OR data.delay < 0", &[0, 1, 2]),
+        ("data.origin = 'SFO' OR data.delay < 0 AND data.ok", &[0, 2]),
+        ("(data.origin = 'SFO' OR data.delay < 0) AND data.ok", &[0]),
+        ("data.ok = false", &[1]),
+        ("NOT data.ok", &[1]),
+        ("data.origin IN ('LAX', 'x')", &[1]),
+        ("data.origin NOT IN ('LAX', 'x')", &[0, 2, 4]),
+        ("data.origin LIKE 'S%'", &[0, 2]),
+        ("data.origin LIKE '_A_'", &[1]),
+        ("data.origin NOT LIKE '%A%'", &[0, 2, 4]),
+        ("data LIKE '%json'", &[3]),
+        ("data.origin > 'M'", &[0, 2, 4]),
+        ("data.origin = 5", &[]),
+        ("received >= 2026-11-25T00:02:00Z", &[2, 3, 4]),
+        ("received < '2026-11-25T00:01:00Z'", &[0]),
+        ("received < now() + 1m", &[0]),
+        ("offset IN (1, 3)", &[1, 3]),
+        ("length < 10", &[3]),
+        ("key = 'k' AND id = '00000000-0000-0000-0000-000000000002'", &[2]),
+    ] {
+        assert_eq!(offsets(predicate), expected, "{predicate}");
+    }
+}
+
+#[test]
+fn aggregates() {
+    use Cell::{Integer, Null, Number};
+    for (item, expected) in [
+        ("count()", Integer(5)),
+        ("bytes()", Integer(sample().iter().map(|stored| stored.event().data.len() as i64).sum())),
+        ("rate()", Number(5.0 / 240.000001)),
+        ("first(data.delay)", Integer(5)),
+        ("last(data.delay)", Number(2.5)),
+        ("min(data.delay)", Integer(-3)),
+        ("max(data.delay)", Integer(5)),
+        ("min(data.origin)", text("LAX")),
+        ("max(received)", Cell::Time(DAY + 240 * SECOND)),
+        ("sum(data.delay)", Number(4.5)),
+        ("sum(data.user.id)", Integer(3)),
+        ("avg(data.delay)", Number(1.5)),
+        ("avg(data.none)", Null),
+        ("count_distinct(data.origin)", Integer(3)),
+        ("p50(data.delay)", Number(2.5)),
+        ("p99(data.delay)", Number(5.0)),
+        ("p50(data.none)", Null),
+        ("max(data.ok)", Cell::Bool(true)),
+    ] {
+        assert_eq!(rows(&format!("SELECT {item} IN g"), &sample()), [[expected]], "{item}");
+    }
+    assert_eq!(
+        rows("SELECT count(), avg(data.x) IN g WHERE data.x = 1", &sample()),
+        [[Integer(0), Null]],
+        "of nothing"
+    );
+    let grouped = rows("SELECT data.origin, count() AS n IN g", &sample());
+    let pair = |key: Cell, count| vec![key, Integer(count)];
+    assert_eq!(grouped, [pair(text("SFO"), 2), pair(text("LAX"), 1), pair(Null, 1), pair(text("a\"b"), 1)]);
+}
+
+#[test]
+fn sketches_stay_within_their_bounds() {
+    let events: Vec<_> =
+        (0..20_000).map(|n| Stored::new(n, DAY + n, &format!(r#"{{"n":{}}}"#, (n * 7919) % 20_000 + 1))).collect();
+    let row = rows("SELECT p50(data.n), p95(data.n), p99(data.n), count_distinct(data.n) IN g", &events).remove(0);
+    for (cell, (exact, error)) in
+        row.iter().zip([(10_000.0, 0.011), (19_000.0, 0.011), (19_800.0, 0.011), (20_000.0, 0.065)])
+    {
+        let found = cell.number().unwrap();
+        assert!((found - exact).abs() <= exact * error, "{found} instead of {exact}");
+    }
+    let row = rows("SELECT p50(data.n), count_distinct(data.n) IN g", &events[..1000]).remove(0);
+    let mut numbers: Vec<u64> = (0..1000).map(|n| (n * 7919) % 20_000 + 1).collect();
+    numbers.sort_unstable();
+    assert_eq!(row, [Cell::Number(numbers[499] as f64), Cell::Integer(1000)], "exact");
+}
+
+#[test]
+fn what_is_counted_from_summaries_is_what_events_come_to() {
+    let events: Vec<_> = (0..100).map(|n| Stored::new(n, DAY + n * 7 * SECOND, "{}")).collect();
+    for query in ["SELECT count(), rate() IN g SAMPLE BY 1m FILL(0)", "SELECT count() IN g"] {
+        let plan = plan(query).unwrap();
+        assert!(plan.counts_only());
+        let to = DAY + 99 * 7 * SECOND + 1;
+        let span = Span { from: DAY, to, settled: to };
+        let mut running = Running::new(&plan, span, None).unwrap();
+        for block in events.chunks(4) {
+            let (first, last) = (block[0].received_us, block[block.len() - 1].received_us);
+            if running.is_one_slice(first, last) {
+                running.count(block.len() as u64, first).unwrap();
+            } else {
+                block.iter().for_each(|stored| running.event(&stored.event()).unwrap());
+            }
+        }
+        running.finish().unwrap();
+        assert_eq!(Vec::from(running.rows), rows(query, &events), "{query}");
+    }
+    for query in [
+        "SELECT count() IN g WHERE offset > 1",
+        "SELECT bytes() IN g",
+        "SELECT key, count() IN g",
+        "SELECT * IN g SAMPLE BY 1m",
+    ] {
+        assert!(!plan(query).unwrap().counts_only(), "{query}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Slices: where they begin, what stands for empty ones, and days on which clocks change.
+
+use super::{Cell, DAY, Row, SECOND, Stored, plan, rows};
+use crate::query::run::{Limit, Running, Span};
+use crate::query::slice::{Slice, Slicer};
+use jiff::Timestamp;
+
+fn at(time: &str) -> u64 {
+    time.parse::<Timestamp>().unwrap().as_microsecond() as u64
+}
+
+fn slicer(sample: &str) -> Slicer {
+    let plan = plan(&format!("SELECT * IN g SAMPLE BY {sample}")).unwrap();
+    Slicer::new(plan.query.sample.as_ref().unwrap())
+}
+
+#[test]
+fn slices_begin_where_clock_and_calendar_have_round_times() {
+    for (sample, time, start, end) in [
+        ("5m", "2026-11-25T10:12:13Z", "2026-11-25T10:10:00Z", "2026-11-25T10:15:00Z"),
+        ("5m", "2026-11-25T10:10:00Z", "2026-11-25T10:10:00Z", "2026-11-25T10:15:00Z"),
+        ("d", "2026-11-25T10:12:13Z", "2026-11-25T00:00:00Z", "2026-11-26T00:00:00Z"),
+        ("w", "2026-11-25T10:12:13Z", "2026-11-23T00:00:00Z", "2026-11-30T00:00:00Z"),
+        ("M", "2026-11-25T10:12:13Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+        ("3M", "2026-11-25T10:12:13Z", "2026-10-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+        ("y", "2026-11-25T10:12:13Z", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+        // Berlin: clocks go forward on 2026-03-29 and back on 2026-10-25.
+        (
+            "d ALIGN TO CALENDAR TIME ZONE 'Europe/Berlin'",
+            "2026-03-29T12:00:00Z",
+            "2026-03-28T23:00:00Z",
+            "2026-03-29T22:00:00Z",
+        ),
+        (
+            "d ALIGN TO CALENDAR TIME ZONE 'Europe/Berlin'",
+            "2026-10-25T12:00:00Z",
+            "2026-10-24T22:00:00Z",
+            "2026-10-25T23:00:00Z",
+        ),
+        (
+            "6h ALIGN TO CALENDAR TIME ZONE 'Europe/Berlin'",
+            "2026-10-25T22:30:00Z",
+            "2026-10-25T22:00:00Z",
+            "2026-10-25T23:00:00Z",
+        ),
+        (
+            "6h ALIGN TO CALENDAR TIME ZONE 'Europe/Berlin'",
+            "2026-03-29T21:30:00Z",
+            "2026-03-29T17:00:00Z",
+            "2026-03-29T22:00:00Z",
+        ),
+        // New York: forward on 2026-03-08, back on 2026-11-01.
+        (
+            "d ALIGN TO CALENDAR TIME ZONE 'America/New_York'",
+            "2026-03-08T12:00:00Z",
+            "2026-03-08T05:00:00Z",
+            "2026-03-09T04:00:00Z",
+        ),
+        (
+            "d ALIGN TO CALENDAR TIME ZONE 'America/New_York'",
+            "2026-11-01T12:00:00Z",
+            "2026-11-01T04:00:00Z",
+            "2026-11-02T05:00:00Z",
+        ),
+        (
+            "M ALIGN TO CALENDAR TIME ZONE 'America/New_York'",
+            "2026-11-01T12:00:00Z",
+            "2026-11-01T04:00:00Z",
+            "2026-12-01T05:00:00Z",
+        ),
+        (
+            "h ALIGN TO CALENDAR TIME ZONE 'Asia/Kolkata'",
+            "2026-11-25T10:12:13Z",
+            "2026-11-25T09:30:00Z",
+            "2026-11-25T10:30:00Z",
+        ),
+    ] {
+        assert_eq!(slicer(sample).of(at(time)), Slice { start: at(start), end: at(end) }, "{sample} {time}");
+    }
+}
+
+#[test]
+fn every_slice_begins_where_the_one_before_ends() {
+    for zone in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"] {
+        for length in ["7m", "1h", "5h", "6h", "30h", "d", "3d", "w", "M", "5M", "y"] {
+            let slicer = slicer(&format!("{length} ALIGN TO CALENDAR TIME ZONE '{zone}'"));
+            let mut time = at("2026-02-27T13:14:15Z");
+            for _ in 0..2000 {
+                let slice = slicer.of(time);
+                assert!(slice.start <= time && time < slice.end, "{zone} {length} {time}");
+                assert_eq!(slicer.of(slice.start), slice, "{zone} {length} {time}");
+                assert_eq!(slicer.of(slice.end - 1), slice, "{zone} {length} {time}");
+                assert_eq!(slicer.of(slice.end).start, slice.end, "{zone} {length} {time}");
+                time = slice.end;
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_may_begin_at_the_first_event() {
+    let mut by_minute = slicer("1m ALIGN TO FIRST OBSERVATION");
+    by_minute.begin_at(DAY + 7);
+    by_minute.begin_at(DAY + 9);
+    assert_eq!(by_minute.of(DAY + 8), Slice { start: DAY + 7, end: DAY + 7 + 60 * SECOND });
+    let mut by_month = slicer("1M ALIGN TO FIRST OBSERVATION");
+    by_month.begin_at(at("2026-01-31T10:00:00Z"));
+    let slice = by_month.of(at("2026-03-01T00:00:00Z"));
+    assert_eq!(slice, Slice { start: at("2026-02-28T10:00:00Z"), end: at("2026-03-31T10:00:00Z") });
+}
+
+/// Events at minutes 1, 2 (twice) and 5 of a day, with delays.
+fn events() -> Vec<Stored> {
+    let minutes = [(1, 10), (2, 20), (2, 40), (5, 60)];
+    let stored = |(place, (minute, delay)): (usize, &(u64, u64))| {
+        Stored::new(place as u64, DAY + minute * 60 * SECOND, &format!(r#"{{"d":{delay}}}"#))
+    };
+    minutes.iter().enumerate().map(stored).collect()
+}
+
+fn filled(fill: &str) -> Vec<Cell> {
+    let query =
+        format!("SELECT avg(data.d) IN g FROM 2026-11-25T00:00:00Z TO 2026-11-25T00:07:00Z SAMPLE BY 1m {fill}");
+    let rows = rows(&query, &events());
+    let starts: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
+    if !fill.is_empty() {
+        assert_eq!(starts, [0, 1, 2, 3, 4, 5, 6].map(|minute| Cell::Time(DAY + minute * 60 * SECOND)), "{fill}");
+    }
+    rows.into_iter().map(|mut row| row.remove(1)).collect()
+}
+
+#[test]
+fn empty_slices_are_filled_over_the_whole_range() {
+    use Cell::{Integer, Null, Number};
+    let [ten, thirty, sixty] = [10.0, 30.0, 60.0].map(Number);
+    assert_eq!(filled(""), [ten.clone(), thirty.clone(), sixty.clone()]);
+    assert_eq!(filled("FILL(NULL)"), [Null, ten.clone(), thirty.clone(), Null, Null, sixty.clone(), Null]);
+    let zero = Integer(0);
+    assert_eq!(
+        filled("FILL(0)"),
+        [zero.clone(), ten.clone(), thirty.clone(), zero.clone(), zero.clone(), sixty.clone(), zero]
+    );
+    assert_eq!(
+        filled("FILL(PREV)"),
+        [Null, ten.clone(), thirty.clone(), thirty.clone(), thirty.clone(), sixty.clone(), sixty.clone()]
+    );
+    assert_eq!(filled("FILL(LINEAR)"), [Null, ten, thirty, Number(40.0), Number(50.0), sixty, Null]);
+}
+
+#[test]
+fn the_last_slice_is_open_where_the_range_cuts_it() {
+    let partial = |to: &str| -> Vec<Cell> {
+        let rows: Vec<Row> = rows(&format!("SELECT count() IN g FROM 2026-11-25 TO {to} SAMPLE BY 1m"), &events());
+        rows.into_iter().map(|mut row| row.remove(2)).collect()
+    };
+    assert_eq!(partial("2026-11-25T00:06:00Z"), [false, false, false].map(Cell::Bool));
+    assert_eq!(partial("2026-11-25T00:05:30Z"), [false, false, true].map(Cell::Bool));
+}
+
+#[test]
+fn whole_slices_have_their_first_and_last_event() {
+    let rows = rows("SELECT * IN g SAMPLE BY 1m ORDER BY received DESC", &events());
+    let offset = |cell: &Cell| if let Cell::Event(offset, _) = cell { *offset } else { panic!("{cell:?}") };
+    let shown: Vec<_> =
+        rows.iter().map(|row| (row[0].clone(), row[1].clone(), offset(&row[3]), offset(&row[4]))).collect();
+    let minute = |minute: u64| Cell::Time(DAY + minute * 60 * SECOND);
+    assert_eq!(
+        shown,
+        [(minute(5), Cell::Integer(1), 3, 3), (minute(2), Cell::Integer(2), 1, 2), (minute(1), Cell::Integer(1), 0, 0)]
+    );
+}
+
+#[test]
+fn a_range_of_too_many_slices_is_refused() {
+    let plan = plan("SELECT count() IN g FROM 2026-01-01 TO 2026-11-25 SAMPLE BY 1s FILL(0)").unwrap();
+    let (from, to) = (plan.query.from.unwrap(), plan.query.to.unwrap());
+    let span = Span { from, to, settled: to };
+    let refused = Running::new(&plan, span, None).err();
+    assert_eq!(refused, Some(Limit::Slices));
+}
