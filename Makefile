@@ -5,11 +5,12 @@ SHELL := bash
 # A recipe is one script.
 .ONESHELL:
 .DEFAULT_GOAL := test
-.PHONY: test test-producer-web test-consumer-node prepare packages nextest real-data lint fmt bench
+.PHONY: test test-producer-web test-consumer-node prepare packages nextest real-data truth lint fmt bench
 
 # What the tests call: the compiler's linker, curl, a browser, and the programs of the file systems they mount (as root
 # alone).
-PACKAGES := gcc:g++ make:make curl:curl chromium:chromium mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.ext4:e2fsprogs mount:mount
+PACKAGES := gcc:g++ make:make curl:curl chromium:chromium mkfs.xfs:xfsprogs xfs_io:xfsprogs mkfs.ext4:e2fsprogs mount:mount \
+  python3:python3-venv
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
 test: prepare
@@ -37,7 +38,7 @@ consumer-node/node_modules/.package-lock.json: consumer-node/package.json consum
 	npm ci --prefix consumer-node --no-audit --no-fund --loglevel=error
 	@touch $@
 
-prepare: packages nextest real-data
+prepare: packages nextest real-data truth
 
 packages:
 	@missing=()
@@ -61,6 +62,14 @@ real-data: tests/node_modules/.package-lock.json
 
 tests/node_modules/.package-lock.json: tests/package.json tests/package-lock.json
 	npm ci --prefix tests --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# DuckDB, to compute what queries must come to.
+truth: tests/venv/bin/duckdb.installed
+
+tests/venv/bin/duckdb.installed:
+	python3 -m venv tests/venv
+	tests/venv/bin/pip install --quiet --disable-pip-version-check duckdb==1.4.1
 	@touch $@
 
 lint:

@@ -60,7 +60,8 @@ fn need<'t>(target: &'t Target<'_>, method: Method) -> Need<'t> {
         Target::Producer | Target::Live | Target::Ready | Target::Preflight => Need::Nothing,
         Target::Metrics | Target::Status => Need::ManageAny,
         Target::Tokens | Target::Token(_) => Need::Admin,
-        Target::Groups | Target::AllConsumers => Need::SeeAny,
+        // The text of a query names its group.
+        Target::Groups | Target::AllConsumers | Target::Query => Need::SeeAny,
         Target::Group(name) if reads => Need::See(name),
         Target::Consumers(group) => Need::See(group),
         Target::Consumer(group, consumer, action) => match action {
@@ -309,6 +310,7 @@ mod tests {
             (Target::Tokens, &[Get, Post], Need::Admin),
             (Target::Token(group()), &[Delete], Need::Admin),
             (Target::Groups, &[Get, Head], Need::SeeAny),
+            (Target::Query, &[Get, Head, Post], Need::SeeAny),
             (Target::Group(group()), &[Get, Head], Need::See("g")),
             (Target::Group(group()), &[Put, Patch, Delete], Need::In(Scope::Manage, "g")),
             (Target::Events(group()), &[Get, Head], Need::In(Scope::Query, "g")),

@@ -4,6 +4,7 @@
 //! head ─▶ route    which resource, may this caller, how long may the body be
 //! body ─▶ produce  events in: one, or a batch (split, json, key_path take it apart)
 //!         read     events out: finite answers; live: history and live on one connection; event: one alone
+//!         query    the log as a time series
 //!         groups   make, list, show, change, remove
 //!         consumer  who reads with a position: life, reading, acks, status
 //!         tokens   list, make, revoke
@@ -32,6 +33,7 @@ pub mod position;
 pub mod problem;
 pub mod produce;
 pub mod producer;
+pub mod query;
 pub mod read;
 pub mod route;
 pub mod split;
@@ -70,6 +72,8 @@ pub struct Broker {
     pub started: Instant,
     /// Where its data is.
     pub data: PathBuf,
+    /// The queries that run now.
+    pub queries: query::Queries,
 }
 
 /// One core's counters of requests. Most requests end like the one before, so the last counter is at hand.
@@ -187,6 +191,7 @@ pub async fn answer(
         Target::Status => operations::status(context, exchange).await,
         Target::Tokens => tokens::all(context, &route.caller, head, body, exchange).await?,
         Target::Token(id) => tokens::one(context, &route.caller, id, head, exchange).await?,
+        Target::Query => query::query(context, &route.caller, head, body, exchange).await?,
         Target::Groups => groups::list(context, &route.caller, head, exchange)?,
         Target::Group(name) => groups::one(context, &route.caller, name, head, body, exchange).await?,
         Target::Events(name) => read::events(context, &route.caller, name, head, exchange).await?,

@@ -45,6 +45,8 @@ pub enum Target<'b> {
     Consumers(Cow<'b, str>),
     /// `/v1/groups/{group}/consumers/{consumer}` and what is behind it.
     Consumer(Cow<'b, str>, Cow<'b, str>, Action),
+    /// `/v1/query`.
+    Query,
     /// `/v1/tokens`.
     Tokens,
     /// `/v1/tokens/{id}`.
@@ -80,6 +82,7 @@ impl Target<'_> {
             Self::AllConsumers | Self::Consumers(_) => "consumers",
             Self::Consumer(_, _, action) => action.name(),
             Self::Tokens | Self::Token(_) => "tokens",
+            Self::Query => "query",
             Self::Preflight => "preflight",
         }
     }
@@ -96,7 +99,7 @@ impl Target<'_> {
             | Self::AllConsumers
             | Self::Consumers(_) => "GET, HEAD, OPTIONS",
             Self::Group(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
-            Self::Events(_) | Self::Tokens => "GET, HEAD, POST, OPTIONS",
+            Self::Events(_) | Self::Tokens | Self::Query => "GET, HEAD, POST, OPTIONS",
             Self::Batch(_) => "POST, OPTIONS",
             Self::Consumer(_, _, action) => action.allow(),
             Self::Token(_) => "DELETE, OPTIONS",
@@ -108,7 +111,7 @@ impl Target<'_> {
         let reads = matches!(method, Method::Get | Method::Head);
         match self {
             Self::Group(_) => reads || matches!(method, Method::Put | Method::Patch | Method::Delete),
-            Self::Events(_) | Self::Tokens => reads || method == Method::Post,
+            Self::Events(_) | Self::Tokens | Self::Query => reads || method == Method::Post,
             Self::Batch(_) => method == Method::Post,
             Self::Consumer(_, _, action) => action.methods().contains(&method),
             Self::Token(_) => method == Method::Delete,
@@ -223,6 +226,7 @@ fn at_path(path: &str) -> Result<Option<Target<'_>>, Problem> {
         "/v1/status" => Some(Target::Status),
         "/v1/groups" => Some(Target::Groups),
         "/v1/consumers" => Some(Target::AllConsumers),
+        "/v1/query" => Some(Target::Query),
         "/v1/tokens" => Some(Target::Tokens),
         _ => None,
     })
@@ -255,6 +259,8 @@ mod tests {
             ("/v1/groups/a/", "None"),
             ("/v1/groups/a/events/", "None"),
             ("/v1/groups/a////other", "None"),
+            ("/v1/query", "Some(Query)"),
+            ("/v1/query/x", "None"),
             ("/v1/tokens", "Some(Tokens)"),
             ("/v1/tokens/", "None"),
             ("/v1/tokens/00ab", "Some(Token(\"00ab\"))"),

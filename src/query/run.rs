@@ -75,7 +75,10 @@ impl<'p> Running<'p> {
     pub fn new(plan: &'p Plan, span: Span, before: Option<Row>) -> Result<Self, Limit> {
         let sample = plan.query.sample.as_ref();
         let slicer = sample.map(Slicer::new);
-        if slicer.as_ref().is_some_and(|slicer| slicer.count(span.from, span.to) > QUERY_SLICES_MAX) {
+        // What stands for empty slices is made at once, however wide its rows are.
+        let width = (plan.headings.len() as u64 / 4).max(1);
+        let slices = slicer.as_ref().map_or(0, |slicer| slicer.count(span.from, span.to));
+        if slices.saturating_mul(width) > QUERY_SLICES_MAX {
             return Err(Limit::Slices);
         }
         let begun = slicer.as_ref().is_some_and(|slicer| !slicer.wants_origin()).then_some(span.from);
@@ -211,16 +214,19 @@ impl<'p> Running<'p> {
         self.check()
     }
 
+    /// All rows were taken.
+    pub fn taken(&mut self) {
+        debug_assert!(self.rows.is_empty());
+        self.row_memory = 0;
+    }
+
     fn push(&mut self, offset: u64, row: Row) {
         self.offsets.push_back(offset);
         self.row_memory += row.iter().map(Cell::memory).sum::<usize>();
         self.rows.push_back(row);
     }
 
-    fn check(&mut self) -> Result<(), Limit> {
-        if self.rows.is_empty() {
-            self.row_memory = 0;
-        }
+    fn check(&self) -> Result<(), Limit> {
         if self.memory + self.row_memory > QUERY_MEMORY_MAX { Err(Limit::Memory) } else { Ok(()) }
     }
 

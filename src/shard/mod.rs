@@ -13,6 +13,7 @@
 
 mod append;
 pub mod audit;
+pub mod blocks;
 mod checkpoint;
 mod commit;
 pub mod consumers;

@@ -70,7 +70,7 @@ impl Shard {
         Ok(place.map_or(found.first_offset, |(_, offset)| offset))
     }
 
-    async fn sealed_index(&self, group: u32, found: Segment, file: &SegmentFile) -> Rc<SegmentIndex> {
+    pub(super) async fn sealed_index(&self, group: u32, found: Segment, file: &SegmentFile) -> Rc<SegmentIndex> {
         if let Some(index) =
             self.state.borrow_mut().segments.get(&(group, found.sequence)).and_then(|open| open.index.clone())
         {
@@ -87,7 +87,7 @@ impl Shard {
     }
 
     /// The active segment's index grows with it; what stood there before start-up is read when it is first asked for.
-    async fn seek_active(
+    pub(super) async fn seek_active(
         &self,
         group: u32,
         found: Segment,

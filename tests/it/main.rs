@@ -33,6 +33,7 @@ mod operations;
 mod origins;
 mod produce;
 mod producers;
+mod query;
 mod read;
 mod readme;
 mod real_input;

@@ -1,0 +1,118 @@
+//! What is asked: a text, or JSON with `q` and `next`, or the same as parameters; and where a cut result goes on.
+
+use super::super::parameters::Parameters;
+use super::super::problem::Problem;
+use super::Range;
+use crate::http::{Head, Known, Method};
+use crate::query::Fault;
+use crate::query::run::Span;
+use serde::Deserialize;
+
+/// A query as it was asked.
+pub(super) struct Ask {
+    pub(super) text: String,
+    pub(super) next: Option<String>,
+}
+
+impl Ask {
+    pub(super) fn read(head: &Head<'_>, body: &[u8]) -> Result<Self, Problem> {
+        let parameters = Parameters::new(head.query, &["q", "next", "token"])?;
+        let next = parameters.text("next")?.map(Into::into);
+        if head.method != Method::Post {
+            let text = parameters.text("q")?.ok_or_else(|| Problem::bad_parameter("q", "a query"))?;
+            return Ok(Self { text: text.into(), next });
+        }
+        let utf8 = std::str::from_utf8(body).map_err(|error| {
+            Problem::new(400, "not_utf8", format!("a query is UTF-8: byte {} is not", error.valid_up_to()))
+        })?;
+        let content_type = head.get(Known::ContentType).unwrap_or_default().to_ascii_lowercase();
+        if !content_type.starts_with(b"application/json") {
+            return Ok(Self { text: utf8.to_owned(), next });
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            q: String,
+            next: Option<String>,
+        }
+        let body: Body =
+            serde_json::from_str(utf8).map_err(|error| Problem::new(400, "bad_body", error.to_string()))?;
+        Ok(Self { text: body.q, next: body.next.or(next) })
+    }
+}
+
+/// What is wrong with a query, as an answer: with its place.
+pub(super) fn refusal(fault: &Fault, text: &str) -> Problem {
+    let (line, column) = fault.line_and_column(text);
+    let mut problem = Problem::new(400, fault.code, fault.detail.clone());
+    problem.members.push(("line", line.into()));
+    problem.members.push(("column", column.into()));
+    problem.members.push(("drawn", fault.drawn(text).into()));
+    problem
+}
+
+/// How a cut result goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In a range that became smaller.
+    Offset,
+    /// Behind so many rows.
+    Skip,
+}
+
+/// Where a cut result goes on. It holds for the query that it was given for, and for the range as it was then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) kind: Kind,
+    pub(super) number: u64,
+    pub(super) range: Range,
+}
+
+impl Next {
+    pub(super) fn write(&self, text: &str) -> String {
+        let kind = match self.kind {
+            Kind::Offset => 'o',
+            Kind::Skip => 's',
+        };
+        let Range { from, upto, span } = self.range;
+        let fields = [self.number, from, upto, span.from, span.to, span.settled].map(|field| field.to_string());
+        format!("{kind}-{}-{:08x}", fields.join("-"), crc32fast::hash(text.as_bytes()))
+    }
+
+    pub(super) fn read(next: &str, text: &str) -> Result<Self, Problem> {
+        let bad = || Problem::new(400, "bad_next", "`next` is what the answer before gave, for the very same query");
+        let mut fields = next.split('-');
+        let kind = match fields.next() {
+            Some("o") => Kind::Offset,
+            Some("s") => Kind::Skip,
+            _ => return Err(bad()),
+        };
+        let mut number = || fields.next().and_then(|field| field.parse::<u64>().ok()).ok_or_else(bad);
+        let (count, from, upto) = (number()?, number()?, number()?);
+        let span = Span { from: number()?, to: number()?, settled: number()? };
+        let same = fields.next() == Some(&*format!("{:08x}", crc32fast::hash(text.as_bytes())));
+        if !same || fields.next().is_some() || from > upto || span.from > span.to {
+            return Err(bad());
+        }
+        Ok(Self { kind, number: count, range: Range { from, upto, span } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_comes_back_and_holds_for_its_query_alone() {
+        let range = Range { from: 3, upto: 9, span: Span { from: 10, to: 20, settled: 15 } };
+        for kind in [Kind::Offset, Kind::Skip] {
+            let next = Next { kind, number: 7, range };
+            let text = next.write("SELECT");
+            assert_eq!(Next::read(&text, "SELECT").unwrap(), next);
+            assert_eq!(Next::read(&text, "SELECT ").unwrap_err().code, "bad_next");
+            for cut in 0..text.len() {
+                assert!(Next::read(&text[..cut], "SELECT").is_err());
+            }
+        }
+    }
+}

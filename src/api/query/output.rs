@@ -1,0 +1,366 @@
+//! Rows as JSON, NDJSON or CSV: sent as they are made, or with a length if they fit one piece.
+
+use super::super::encode::EventEncoder;
+use super::super::exchange::Exchange;
+use super::super::problem::Problem;
+use super::End;
+use super::scan::Stats;
+use crate::http::{Head, Known, Stream};
+use crate::limits::READ_PIECE_BYTES;
+use crate::log::event::{Encoding, Event};
+use crate::log::wire::Fields;
+use crate::query::plan::{Plan, Shape};
+use crate::query::run::{Row, Running, Span};
+use crate::query::syntax::Column;
+use crate::query::value::{Cell, Value};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+/// How rows are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Ndjson,
+    Csv,
+}
+
+impl Format {
+    /// The first format that `Accept` names; JSON when it does not care.
+    pub(super) fn accepted(head: &Head<'_>) -> Result<Self, Problem> {
+        let accept = head.text(Known::Accept)?.unwrap_or_default();
+        let name = |range: &str| match range.split(';').next().unwrap_or_default().trim() {
+            "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
+            "text/csv" => Some(Self::Csv),
+            "" | "*/*" | "application/*" | "application/json" => Some(Self::Json),
+            _ => None,
+        };
+        accept.split(',').find_map(name).ok_or_else(|| {
+            Problem::new(406, "no_such_format", "rows are application/json, application/x-ndjson or text/csv")
+        })
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
+    }
+}
+
+/// The answer to a query.
+pub(super) struct Output<'x> {
+    pub(super) exchange: &'x mut Exchange,
+    format: Format,
+    plan: &'x Plan,
+    span: Span,
+    stream: Option<Stream>,
+    body: Vec<u8>,
+    encoder: EventEncoder,
+    limit: u64,
+    skip: u64,
+    rows: u64,
+    /// Whether a row was refused, and the offset of its event if it is one.
+    full: bool,
+    refused: Option<u64>,
+}
+
+impl<'x> Output<'x> {
+    pub(super) fn new(exchange: &'x mut Exchange, format: Format, plan: &'x Plan, span: Span, limit: u64) -> Self {
+        let mut output = Self {
+            exchange,
+            format,
+            plan,
+            span,
+            stream: None,
+            body: Vec::new(),
+            encoder: EventEncoder::default(),
+            limit,
+            skip: 0,
+            rows: 0,
+            full: false,
+            refused: None,
+        };
+        output.open();
+        output
+    }
+
+    fn open(&mut self) {
+        let headings = &self.plan.headings;
+        match self.format {
+            Format::Json => {
+                let columns: Vec<_> =
+                    headings.iter().map(|heading| json!({"name": heading.name, "type": heading.kind.name()})).collect();
+                let time = EventEncoder::time_text;
+                let range = json!({"from": time(self.span.from), "to": time(self.span.to)});
+                let head = format!("{{\"range\":{range},\"columns\":{},\"rows\":[", json!(columns));
+                self.body.extend_from_slice(head.as_bytes());
+            }
+            Format::Csv => {
+                for (place, heading) in headings.iter().enumerate() {
+                    self.body.extend_from_slice(if place > 0 { b"," } else { b"" });
+                    put_field(&mut self.body, heading.name.as_bytes());
+                }
+                self.body.extend_from_slice(b"\r\n");
+            }
+            Format::Ndjson => {}
+        }
+    }
+
+    /// Leaves out so many rows.
+    pub(super) fn skip(&mut self, rows: u64) {
+        self.skip = rows;
+    }
+
+    /// Whether something of the answer may be under way.
+    pub(super) fn begun(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether there are more rows than it takes.
+    pub(super) fn full(&self) -> bool {
+        self.full
+    }
+
+    /// How many rows are enough: one more tells that it is cut. Those that are turned around are all needed.
+    pub(super) fn room(&self) -> u64 {
+        if self.plan.reversed() { u64::MAX } else { (self.limit - self.rows).saturating_add(self.skip + 1) }
+    }
+
+    /// Offset of the event that it did not take.
+    pub(super) fn refused(&self) -> Option<u64> {
+        self.refused
+    }
+
+    /// Rows that it took.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Takes the rows that are there before all are, unless they are to be turned around.
+    pub(super) fn take_early(&mut self, running: &mut Running<'_>) {
+        if !self.plan.reversed() {
+            self.take(running);
+        }
+    }
+
+    /// Takes the rows that are there.
+    pub(super) fn take(&mut self, running: &mut Running<'_>) {
+        while let Some(row) = running.rows.pop_front() {
+            let offset = running.offsets.pop_front();
+            self.row(row, offset);
+        }
+        running.taken();
+    }
+
+    /// Takes the rows that are there, the last one first.
+    pub(super) fn take_reversed(&mut self, running: &mut Running<'_>) {
+        while let Some(row) = running.rows.pop_back() {
+            let offset = running.offsets.pop_back();
+            self.row(row, offset);
+        }
+        running.taken();
+    }
+
+    fn row(&mut self, row: Row, offset: Option<u64>) {
+        if self.full {
+            return;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return;
+        }
+        if self.rows == self.limit {
+            (self.full, self.refused) = (true, offset);
+            return;
+        }
+        match self.format {
+            Format::Json => {
+                self.body.extend_from_slice(if self.rows > 0 { b",[" } else { b"[" });
+                self.put_row(&expanded(self.plan, row), |output, cell, _| output.put_json(cell));
+                self.body.push(b']');
+            }
+            Format::Ndjson if self.plan.shape == Shape::Events => {
+                self.put_json(&row[0]);
+                self.body.push(b'\n');
+            }
+            Format::Ndjson => {
+                self.body.push(b'{');
+                self.put_row(&row, |output, cell, name| {
+                    output.put_text(name);
+                    output.body.push(b':');
+                    output.put_json(cell);
+                });
+                self.body.extend_from_slice(b"}\n");
+            }
+            Format::Csv => {
+                self.put_row(&expanded(self.plan, row), |output, cell, _| output.put_csv(cell));
+                self.body.extend_from_slice(b"\r\n");
+            }
+        }
+        self.rows += 1;
+    }
+
+    fn put_row(&mut self, row: &[Cell], put: impl Fn(&mut Self, &Cell, &str)) {
+        let plan = self.plan;
+        for (place, (cell, heading)) in row.iter().zip(&plan.headings).enumerate() {
+            self.body.extend_from_slice(if place > 0 { b"," } else { b"" });
+            put(self, cell, &heading.name);
+        }
+    }
+
+    fn put_text(&mut self, text: &str) {
+        serde_json::to_writer(&mut self.body, text).expect("memory takes all text");
+    }
+
+    fn put_json(&mut self, cell: &Cell) {
+        match cell {
+            Cell::Null => self.body.extend_from_slice(b"null"),
+            Cell::Bool(value) => self.body.extend_from_slice(value.to_string().as_bytes()),
+            Cell::Integer(value) => self.body.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
+            // JSON has no infinity: null.
+            Cell::Number(value) => serde_json::to_writer(&mut self.body, value).expect("memory takes all numbers"),
+            Cell::Text(text) => self.put_text(text),
+            Cell::Time(time) => {
+                self.body.push(b'"');
+                self.encoder.time(&mut self.body, *time);
+                self.body.push(b'"');
+            }
+            Cell::Json(json) => self.body.extend_from_slice(json.as_bytes()),
+            Cell::Bytes(bytes) => self.put_text(&STANDARD.encode(bytes)),
+            Cell::Event(offset, stored) => {
+                if let Some(event) = event(*offset, stored) {
+                    self.encoder.event(&mut self.body, &event);
+                }
+            }
+        }
+    }
+
+    fn put_csv(&mut self, cell: &Cell) {
+        match cell {
+            Cell::Null => {}
+            // An empty text is not NULL.
+            Cell::Text(text) if text.is_empty() => self.body.extend_from_slice(b"\"\""),
+            Cell::Text(text) | Cell::Json(text) => put_field(&mut self.body, text.as_bytes()),
+            Cell::Time(time) => self.encoder.time(&mut self.body, *time),
+            Cell::Bytes(bytes) => put_field(&mut self.body, STANDARD.encode(bytes).as_bytes()),
+            Cell::Event(..) => {
+                let before = self.body.len();
+                self.put_json(cell);
+                let json = self.body.split_off(before);
+                put_field(&mut self.body, &json);
+            }
+            Cell::Bool(_) | Cell::Integer(_) | Cell::Number(_) => self.put_json(cell),
+        }
+    }
+
+    /// Appends a control line: a live answer's own.
+    pub(super) fn control(&mut self, frame: &str, members: &str) {
+        self.body.extend_from_slice(format!("{{\"frame\":\"{frame}\"{members}}}\n").as_bytes());
+    }
+
+    /// Whether nothing has gathered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    /// Sends what has gathered, once it is worth it.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        if self.body.len() >= READ_PIECE_BYTES / 4 { self.send().await } else { Ok(()) }
+    }
+
+    /// Sends what has gathered.
+    pub(super) async fn send(&mut self) -> Result<(), End> {
+        let stream = match self.stream {
+            Some(stream) => stream,
+            None => {
+                let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
+                *self.stream.insert(reply.header("Cache-Control", "no-store").stream(self.format.media_type()))
+            }
+        };
+        stream.write(&mut self.exchange.out, &self.body);
+        self.body.clear();
+        self.exchange.flush().await.map_err(|_| End::HungUp)
+    }
+
+    /// Ends the answer.
+    pub(super) async fn finish(&mut self, next: Option<&str>, stats: &Stats) -> Result<(), End> {
+        if self.format == Format::Json {
+            let next = next.map(|next| format!(",\"next\":\"{next}\"")).unwrap_or_default();
+            let stats = json!({
+                "segments_total": stats.segments_total,
+                "segments_read": stats.segments_read,
+                "blocks_read": stats.blocks_read,
+                "blocks_counted": stats.blocks_counted,
+                "bytes_read": stats.bytes_read,
+                "events_read": stats.events_read,
+                "not_json": stats.not_json,
+                "lost": stats.lost,
+                "ms": stats.micros as f64 / 1000.0,
+            });
+            self.body.extend_from_slice(format!("]{next},\"stats\":{stats}}}").as_bytes());
+        }
+        self.exchange.delivered(self.rows);
+        if let Some(stream) = self.stream {
+            self.send().await?;
+            stream.finish(&mut self.exchange.out);
+        } else {
+            let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
+            reply.header("Cache-Control", "no-store").body(self.format.media_type(), &self.body);
+        }
+        Ok(())
+    }
+
+    /// Ends an answer that went on for as long as it could.
+    pub(super) fn close(&mut self) {
+        if let Some(stream) = self.stream {
+            stream.finish(&mut self.exchange.out);
+        }
+    }
+}
+
+fn event(offset: u64, stored: &[u8]) -> Option<Event<'_>> {
+    Event::decode(&mut Fields::new(stored), offset).ok()
+}
+
+/// The cells of a row that is a whole event.
+fn expanded(plan: &Plan, row: Row) -> Row {
+    let event = match (&plan.shape, row.first()) {
+        (Shape::Events, Some(Cell::Event(offset, stored))) => event(*offset, stored),
+        _ => None,
+    };
+    let Some(event) = event else { return row };
+    let cell = |column| Value::of(&event, &column).into_cell();
+    let text = |bytes: &[u8]| Cell::Text(String::from_utf8_lossy(bytes).into());
+    let headers: serde_json::Map<_, _> =
+        event.headers().map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into())).collect();
+    let encoding = match event.encoding {
+        Encoding::Json => "json",
+        Encoding::Text => "text",
+        Encoding::Bytes => "base64",
+    };
+    vec![
+        cell(Column::Offset),
+        cell(Column::Id),
+        cell(Column::Received),
+        cell(Column::Length),
+        event.content_type.map_or(Cell::Null, text),
+        cell(Column::Key),
+        if headers.is_empty() { Cell::Null } else { Cell::Json(json!(headers).to_string().into()) },
+        Cell::Text(encoding.into()),
+        cell(Column::Data),
+    ]
+}
+
+/// Appends a field of CSV (RFC 4180).
+fn put_field(out: &mut Vec<u8>, text: &[u8]) {
+    if !text.iter().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) {
+        return out.extend_from_slice(text);
+    }
+    out.push(b'"');
+    for &byte in text {
+        out.extend_from_slice(if byte == b'"' { b"\"\"" } else { std::slice::from_ref(&byte) });
+    }
+    out.push(b'"');
+}

@@ -1,0 +1,266 @@
+//! `/v1/query` through the program: what its page shows, formats and pages, limits, mistakes, tokens, what follows, and
+//! answers compared with those of DuckDB over real flights.
+
+use crate::broker::Broker;
+use crate::http::{Answer, Client};
+use crate::program::run;
+use crate::real_input::{records, some};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const QUERY: &str = "/v1/query";
+const NDJSON: (&str, &str) = ("Accept", "application/x-ndjson");
+const CSV: (&str, &str) = ("Accept", "text/csv");
+
+fn ask(client: &mut Client, query: &str) -> Answer {
+    client.ask("POST", QUERY, &[], query)
+}
+
+fn rows(client: &mut Client, query: &str) -> Vec<Value> {
+    let answer = ask(client, query);
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    answer.json()["rows"].as_array().expect("rows").clone()
+}
+
+/// A group of ten events with numbers.
+fn ten() -> Broker {
+    let broker = Broker::start(&[]);
+    broker.create("flights", r#"{"segment":{"max_bytes":"64KiB"}}"#);
+    let lines: Vec<String> = (0..10).map(|n| format!(r#"{{"n":{n},"even":{}}}"#, n % 2 == 0)).collect();
+    broker.produce_lines("flights", &lines.join("\n"));
+    broker
+}
+
+#[test]
+fn every_query_of_its_page_is_understood() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/QUERY.md")).expect("the page");
+    let blocks = page.split("```sql\n").skip(1).map(|block| block.split("```").next().unwrap_or_default());
+    let queries: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert!(queries.len() > 30, "queries were found");
+    let broker = ten();
+    let mut client = broker.client();
+    for query in queries {
+        assert_eq!(ask(&mut client, query).status, 200, "{query}");
+    }
+}
+
+#[test]
+fn rows_come_as_json_ndjson_and_csv() {
+    let broker = ten();
+    let mut client = broker.client();
+    let query = "SELECT offset, data.even, data.none AS x IN flights WHERE data.n >= 8";
+    let answer = ask(&mut client, query).json();
+    assert_eq!(answer["rows"], json!([[8, true, null], [9, false, null]]));
+    assert_eq!(answer["columns"][2], json!({"name": "x", "type": "json"}));
+    assert!(answer["next"].is_null() && answer["stats"]["events_read"] == 10, "{answer}");
+    let lines = client.ask("POST", QUERY, &[NDJSON], query);
+    assert_eq!(
+        lines.text(),
+        "{\"offset\":8,\"data.even\":true,\"x\":null}\n{\"offset\":9,\"data.even\":false,\"x\":null}\n"
+    );
+    let table = client.ask("POST", QUERY, &[CSV], query);
+    assert_eq!(table.text(), "offset,data.even,x\r\n8,true,\r\n9,false,\r\n");
+    let url = format!("{QUERY}?q=SELECT%20count()%20IN%20flights");
+    assert_eq!(client.get(&url).json()["rows"], json!([[10]]));
+    let wrapped = json!({ "q": "SELECT count() IN flights" }).to_string();
+    let wrapped = client.ask("POST", QUERY, &[("Content-Type", "application/json")], wrapped);
+    assert_eq!(wrapped.json()["rows"], json!([[10]]));
+    // Events are the same objects as everywhere.
+    let events = client.ask("POST", QUERY, &[NDJSON], "SELECT * IN flights LIMIT 3");
+    let listed = client.ask("GET", "/v1/groups/flights/events?limit=3", &[NDJSON], "");
+    assert_eq!(events.text(), listed.text());
+    let sampled = rows(&mut client, "SELECT * IN flights SAMPLE BY 1d");
+    assert_eq!(
+        (&sampled[0][1], &sampled[0][3]["offset"], &sampled[0][4]["offset"]),
+        (&json!(10), &json!(0), &json!(9))
+    );
+    assert_eq!(sampled[0][5], true, "the day is not over");
+}
+
+#[test]
+fn a_cut_result_goes_on_exactly_where_it_was_cut() {
+    let broker = ten();
+    let mut client = broker.client();
+    for query in [
+        "SELECT offset IN flights WHERE data.n != 4 LIMIT 2",
+        "SELECT offset IN flights WHERE data.n != 4 ORDER BY received DESC LIMIT 2",
+        "SELECT data.n, count() IN flights LIMIT 3",
+        "SELECT data.n, count() IN flights SAMPLE BY 1d LIMIT 4",
+    ] {
+        let whole = rows(&mut client, query.rsplit_once(" LIMIT").expect("a limit").0);
+        let (mut found, mut next) = (Vec::new(), None::<String>);
+        loop {
+            let body = json!({ "q": query, "next": next }).to_string();
+            let answer = client.ask("POST", QUERY, &[("Content-Type", "application/json")], body).json();
+            found.extend(answer["rows"].as_array().expect("rows").clone());
+            // What comes meanwhile is not part of the result.
+            broker.produce_lines("flights", r#"{"n":99}"#);
+            match answer["next"].as_str() {
+                Some(at) => next = Some(at.to_owned()),
+                None => break,
+            }
+        }
+        assert_eq!(&found[..], &whole[..], "{query}");
+    }
+    let body = json!({ "q": "SELECT offset IN flights", "next": "o-0-0-1-0-1-1-00000000" }).to_string();
+    let answer = client.ask("POST", QUERY, &[("Content-Type", "application/json")], body);
+    answer.assert_problem(400, "bad_next", "another query's");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place() {
+    let broker = ten();
+    let mut client = broker.client();
+    for (query, status, code) in [
+        ("SELECT", 400, "bad_query"),
+        ("SELECT nothing IN flights", 400, "unknown_name"),
+        ("SELECT sum(key) IN flights", 400, "wrong_type"),
+        ("SELECT * IN flights FROM 2026-11-25 TO 2026-11-24", 400, "bad_range"),
+        ("SELECT * IN flights FROM 12345", 400, "bad_query"),
+        ("SELECT * IN flights SAMPLE BY 0m", 400, "bad_query"),
+        ("SELECT count() IN flights FROM 2020-01-01 SAMPLE BY 1T", 422, "query_limit"),
+        ("SELECT count() IN flights FROM 2020-01-01 TO 2026-01-01 SAMPLE BY 10s FILL(0)", 422, "query_limit"),
+        ("SELECT * IN flights LIMIT 10000001", 422, "query_limit"),
+        ("SELECT * IN nowhere", 404, "no_group"),
+        ("SELECT * IN \"../etc\"", 400, "bad_group"),
+        ("SELECT * IN flights FOLLOW", 406, "no_such_format"),
+    ] {
+        ask(&mut client, query).assert_problem(status, code, query);
+    }
+    let long = "x".repeat(40 << 10);
+    ask(&mut client, &long).assert_problem(400, "query_too_long", "a long text");
+    let told = ask(&mut client, "SELECT *\nIN flights\nWHERE data.n == y").json();
+    assert_eq!((&told["line"], &told["column"]), (&json!(3), &json!(17)), "{told}");
+    assert_eq!(told["drawn"], "WHERE data.n == y\n                ^");
+    let answer = client.ask("POST", QUERY, &[], [b'S', 0xff]);
+    answer.assert_problem(400, "not_utf8", "a byte that is no text");
+    let slices = ask(&mut client, "SELECT count() IN flights FROM 2020-01-01 SAMPLE BY 1T").json();
+    assert_eq!(slices["limit"], "slices");
+    let mut other = broker.client();
+    other.send_anyway(Client::request("POST", QUERY, &[], vec![b'x'; 1 << 20]));
+    assert_eq!(other.answer().status, 413);
+}
+
+#[test]
+fn a_query_needs_its_scope_on_its_group() {
+    let (broker, admin) = Broker::start_guarded(&[]);
+    let mut client = broker.client();
+    client.authorize(&admin);
+    for group in ["flights", "orders"] {
+        assert_eq!(client.ask("PUT", &format!("/v1/groups/{group}"), &[], "").status, 201);
+    }
+    let token = |client: &mut Client, scopes: &[&str]| {
+        let body = json!({ "scopes": scopes, "groups": ["flights"] }).to_string();
+        client.ask("POST", "/v1/tokens", &[], body).json()["token"].as_str().expect("a token").to_owned()
+    };
+    let (reader, writer) = (token(&mut client, &["query"]), token(&mut client, &["produce"]));
+    for (token, group, status) in [
+        (None, "flights", 401),
+        (Some(&reader), "flights", 200),
+        (Some(&reader), "orders", 403),
+        (Some(&reader), "nowhere", 403),
+        (Some(&writer), "flights", 403),
+        (Some(&reader), "_audit", 403),
+    ] {
+        let mut client = broker.client();
+        if let Some(token) = token {
+            client.authorize(token);
+        }
+        assert_eq!(ask(&mut client, &format!("SELECT * IN {group}")).status, status, "{group}");
+    }
+    assert_eq!(ask(&mut client, "SELECT count() IN _audit").status, 200, "who manages everything");
+}
+
+#[test]
+fn what_follows_comes_as_it_becomes_durable() {
+    let broker = ten();
+    let mut client = broker.client();
+    client.send(Client::request("POST", QUERY, &[NDJSON], "SELECT offset IN flights WHERE data.n > 7 LIMIT 4 FOLLOW"));
+    assert_eq!(client.head().status, 200);
+    let mut text = String::new();
+    let mut read_until = |part: &str| {
+        while !text.contains(part) {
+            text.push_str(std::str::from_utf8(&client.chunk().expect("more")).expect("text"));
+        }
+        text.clone()
+    };
+    read_until("up_to_date");
+    broker.produce_lines("flights", "{\"n\":1}\n{\"n\":10}");
+    read_until("11");
+    broker.produce_lines("flights", "{\"n\":11}\n{\"n\":12}");
+    let all = read_until("{\"offset\":12}");
+    let offsets: Vec<&str> = all.lines().filter(|line| line.starts_with("{\"offset\"")).collect();
+    assert_eq!(offsets, ["{\"offset\":8}", "{\"offset\":9}", "{\"offset\":11}", "{\"offset\":12}"]);
+}
+
+#[test]
+fn a_slice_that_follows_comes_when_its_time_is_over() {
+    let broker = ten();
+    let mut client = broker.client();
+    let query = "SELECT count() IN flights SAMPLE BY 200T FOLLOW";
+    client.send(Client::request("POST", QUERY, &[NDJSON], query));
+    assert_eq!(client.head().status, 200);
+    let mut text = String::new();
+    // Nothing else is produced: time alone ends the slice.
+    while !text.contains("\"ts\"") {
+        text.push_str(std::str::from_utf8(&client.chunk().expect("more")).expect("text"));
+    }
+    let row = text.lines().find(|line| line.contains("\"ts\"")).expect("a row");
+    let row: Value = serde_json::from_str(row).expect("JSON");
+    assert_eq!((&row["count()"], &row["partial"]), (&json!(10), &json!(false)));
+}
+
+#[test]
+fn so_many_queries_run_at_once_and_one_that_is_left_makes_room() {
+    let broker = ten();
+    let begin = || {
+        let mut client = broker.client();
+        client.send(Client::request("POST", QUERY, &[NDJSON], "SELECT * IN flights FOLLOW"));
+        assert_eq!(client.head().status, 200);
+        client
+    };
+    let mut running: Vec<Client> = (0..8).map(|_| begin()).collect();
+    let mut client = broker.client();
+    let refused = ask(&mut client, "SELECT count() IN flights");
+    refused.assert_problem(429, "too_many_queries", "the ninth");
+    assert_eq!(refused.json()["limit"], "queries_per_token");
+    running.pop();
+    let deadline = std::time::Instant::now() + crate::broker::PATIENCE;
+    while ask(&mut client, "SELECT count() IN flights").status != 200 {
+        assert!(std::time::Instant::now() < deadline, "its client hung up");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Events that are all in memory, then those that a restart finds in segments.
+#[test]
+fn real_flights_come_to_what_duckdb_computes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("tests/venv/bin/python");
+    assert!(python.exists(), "`make truth` makes tests/venv with DuckDB");
+    let lines = records("flights-200k.json", some(usize::MAX, 6_000));
+    let mut broker = Broker::start(&[]);
+    broker.create("flights", r#"{"segment":{"max_bytes":"256KiB"}}"#);
+    for batch in lines.chunks(if lines.len() > 100_000 { 1_000 } else { 60 }) {
+        broker.produce_lines("flights", &batch.join("\n"));
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("flights.ndjson");
+    let (mut all, mut from) = (String::new(), 0);
+    while from < lines.len() as u64 {
+        let url = format!("/v1/groups/flights/events?from={from}&limit=10000&max_bytes=16MiB");
+        let page = broker.ask("GET", &url, &[NDJSON], "");
+        all.push_str(page.text());
+        from = page.number("eddyline-next").expect("where it goes on");
+    }
+    std::fs::write(&file, all).expect("a file");
+    let compare = |broker: &Broker, random: &str| {
+        let script = root.join("tests/query_truth.py");
+        let arguments = [script.to_str().unwrap(), &broker.url(), "flights", file.to_str().unwrap(), random];
+        run(&python, &arguments, "").with(0);
+    };
+    compare(&broker, "40");
+    broker.stop();
+    broker.restart();
+    compare(&broker, "5");
+}
