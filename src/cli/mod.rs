@@ -16,6 +16,7 @@ mod notify;
 mod output;
 mod position;
 mod produce;
+mod query;
 mod repair;
 mod sender;
 mod serve;
@@ -66,6 +67,7 @@ enum Command {
     Serve(serve::Serve),
     Produce(produce::Produce),
     Tail(tail::Tail),
+    Query(query::Query),
     Group(group::Group),
     Token(token::Token),
     Consumer(consumer::Consumer),
@@ -106,6 +108,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Produce(command) => command.run(),
         Command::Tail(command) => command.run(),
         Command::Top(command) => command.run(),
+        Command::Query(command) => interruptible(|| command.run()),
         Command::Group(command) => interruptible(|| command.run()),
         Command::Token(command) => interruptible(|| command.run()),
         Command::Consumer(command) => interruptible(|| command.run()),

@@ -3,7 +3,7 @@
 
 use crate::broker::Broker;
 use crate::http::{Answer, Client};
-use crate::program::run;
+use crate::program::{eddyline, run};
 use crate::real_input::{records, some};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -230,6 +230,26 @@ fn so_many_queries_run_at_once_and_one_that_is_left_makes_room() {
         assert!(std::time::Instant::now() < deadline, "its client hung up");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+}
+
+#[test]
+fn the_command_line_shows_rows_draws_them_and_points_at_mistakes() {
+    let broker = ten();
+    let url = broker.url();
+    let query = |arguments: &[&str]| eddyline(&[&["query"], arguments, &["--url", &url]].concat());
+    let table = query(&["SELECT data.n, data.even IN flights LIMIT 2"]).with(0).saying("2 rows shown of more");
+    assert_eq!(table.text(), "data.n  data.even\n0       true\n1       false\n");
+    let csv = query(&["SELECT offset IN flights LIMIT 2", "-o", "csv"]).with(0);
+    assert_eq!(csv.text(), "offset\r\n0\r\n1\r\n");
+    let lines = query(&["SELECT offset IN flights LIMIT 1", "-o", "ndjson"]).with(0);
+    assert_eq!(lines.text(), "{\"offset\":0}\n");
+    let json = query(&["SELECT count() IN flights", "-o", "json"]).with(0);
+    assert!(json.text().contains("\"rows\":[[10]]"), "{}", json.text());
+    let drawn = query(&["SELECT count() IN flights SAMPLE BY 1d", "--plot"]).with(0);
+    assert!(drawn.text().ends_with("count() (1 slice)\n"), "{}", drawn.text());
+    query(&["SELECT count() IN flights", "--plot"]).with(2).saying("SAMPLE BY");
+    query(&["SELECT count() IN flights WHER"]).with(4).saying("WHER\n                          ^^^^");
+    query(&["SELECT count() IN nowhere"]).with(4).saying("no group");
 }
 
 /// Events that are all in memory, then those that a restart finds in segments.

@@ -1,0 +1,41 @@
+//! Whatever a query's text is, it is a plan or a fault whose place can be shown; and no plan makes an event a crash.
+
+#![no_main]
+
+use eddyline::log::event::{Encoding, Event, NewEvent};
+use eddyline::log::wire::Fields;
+use eddyline::query::plan::Plan;
+use eddyline::query::run::{Running, Span};
+use libfuzzer_sys::fuzz_target;
+
+const NOW_US: u64 = 1_795_564_800_000_000;
+
+// What stands behind a zero byte is an event's data.
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(2, |&byte| byte == 0);
+    let Ok(text) = str::from_utf8(parts.next().unwrap_or_default()) else {
+        return;
+    };
+    let data = parts.next().unwrap_or_default();
+    let plan = match eddyline::query::parse(text, NOW_US).and_then(Plan::new) {
+        Ok(plan) => plan,
+        Err(fault) => {
+            assert!(fault.drawn(text).contains('^'));
+            assert!(fault.line_and_column(text) >= (1, 1));
+            return;
+        }
+    };
+    let is_json = serde_json::from_slice::<serde_json::Value>(data).is_ok();
+    let encoding = if is_json { Encoding::Json } else { Encoding::Bytes };
+    let event = NewEvent { key: None, content_type: None, headers: &[], encoding, data };
+    let mut bytes = Vec::new();
+    event.encode(1, NOW_US, &mut bytes);
+    let event = Event::decode(&mut Fields::new(&bytes), 1).expect("it was just encoded");
+    let span = Span { from: NOW_US - 1000, to: NOW_US + 1000, settled: NOW_US };
+    if let Ok(mut running) = Running::new(&plan, span, None)
+        && running.event(&event).is_ok()
+        && running.finish().is_ok()
+    {
+        assert!(running.rows.iter().all(|row| row.len() <= plan.headings.len()));
+    }
+});
