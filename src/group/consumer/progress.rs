@@ -181,6 +181,12 @@ impl Consumer {
         let named = match (call.named, self.session) {
             (None, Some(session)) if session.anonymous && !call.takeover => None,
             (None, _) => {
+                self.may_open(call.takeover, now)?;
+                // Nothing was given to the session that would begin, and it does not begin for whoever says otherwise.
+                let delivered = self.head();
+                if call.ack.max(call.wants.after).is_some_and(|offset| offset >= delivered) {
+                    return Err(Refusal::BeyondDelivered { delivered });
+                }
                 *change = (*change).max(self.open_session(call.fresh, true, call.takeover, now)?);
                 None
             }

@@ -98,15 +98,18 @@ impl Consumer {
     /// # Errors
     /// [`Refusal::SessionActive`] while another one is alive and is not to be taken over.
     pub fn open_session(&mut self, id: u64, anonymous: bool, takeover: bool, now: Now) -> Result<Change, Refusal> {
-        self.readable(now)?;
-        if self.session.is_some() && !takeover {
-            return Err(self.active(now));
-        }
+        self.may_open(takeover, now)?;
         self.break_session();
         self.epoch += 1;
         self.session = Some(Session { id, anonymous, opened_us: now.wall_us });
         self.renew(now);
         Ok(Change::Record)
+    }
+
+    /// Whether a session may be opened now.
+    pub(super) fn may_open(&self, takeover: bool, now: Now) -> Result<(), Refusal> {
+        self.readable(now)?;
+        if self.session.is_some() && !takeover { Err(self.active(now)) } else { Ok(()) }
     }
 
     pub(super) fn active(&self, now: Now) -> Refusal {

@@ -410,3 +410,19 @@ fn a_rate_forgets_in_a_minute_or_so() {
     assert!((rate.now(now) - 50.0).abs() < 1.0, "{rate:?}");
     assert!(rate.now(now + 300 * SECOND) < 0.5);
 }
+
+#[test]
+fn an_ack_or_a_claim_of_what_a_session_was_never_given_opens_none_and_ends_none() {
+    for (ack, after) in [(Some(3), None), (None, Some(3)), (Some(0), None), (Some(2), Some(9))] {
+        let mut scene = scene(|_| {});
+        let other = scene.session();
+        scene.deliver(None, 4);
+        let wants = Wants { after, events: 10, bytes: 1000 };
+        let call = Call { named: None, takeover: true, hold: Hold::No, ack, wants, fresh: 5 };
+        let mut change = Change::Nothing;
+        let refused = scene.consumer.next(&call, from(0), scene.now, &mut change);
+        assert_eq!(refused, Err(Refusal::BeyondDelivered { delivered: 0 }), "{ack:?} {after:?}");
+        assert_eq!((change, scene.consumer.session_name()), (Change::Nothing, Some(other)), "{ack:?} {after:?}");
+        assert_eq!((scene.consumer.failures, scene.ack(3)), (0, Ok(Change::Head(4))), "the other one goes on");
+    }
+}
