@@ -71,6 +71,7 @@ async function main() {
   try {
     await reader.run((event, context) => {
       events++
+      if (events === 1) report()
       return handler(event, context)
     }, order.run)
   } finally {

@@ -73,7 +73,10 @@ export class Supervisor extends EventEmitter {
   /** Has every node finish what it does, ack it and end; waits for as long as that takes. */
   async stop() {
     this.stopping = true
-    await Promise.all(this.nodes.map((node) => node.stop('SIGTERM')))
+    const active = this.nodes.filter(({ status }) => status.state === 'active')
+    // Who stands by ends first: else it would be given the session that is just being left.
+    await Promise.all(this.nodes.filter((node) => !active.includes(node)).map((node) => node.stop('SIGTERM')))
+    await Promise.all(active.map((node) => node.stop('SIGTERM')))
   }
 
   /** Ends the nodes at once: what they had in hand is delivered again. */
