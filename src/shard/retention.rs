@@ -37,7 +37,7 @@ impl Shard {
     pub async fn retain(self: Rc<Self>, directory: Arc<Directory>, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
-            if self.retain_once(&directory).await.is_err() {
+            if self.fault().is_some() || self.retain_once(&directory).await.is_err() {
                 return;
             }
         }
@@ -125,7 +125,16 @@ impl Shard {
         });
         member.group.last_entry = entry;
         state.add_part(PartKind::GroupTrimmed, part);
-        audit.into_iter().for_each(|json| _ = self.add_audit(state, &json));
+        if let Some(json) = audit {
+            let consumers = victims.len();
+            tracing::warn!(
+                group = number,
+                consumers,
+                earliest,
+                "max_bytes_hard took events that consumers had not acked"
+            );
+            self.add_audit(state, &json);
+        }
         Ok(())
     }
 
@@ -173,7 +182,6 @@ fn told(victims: &[(Box<str>, u64)], earliest: u64, number: u32, now_us: u64, di
     let group = directory.name_of(number).unwrap_or_default();
     let lost = |(consumer, from): &(Box<str>, u64)| json!({ "consumer": consumer, "from": from, "to": earliest });
     let lost: Vec<_> = victims.iter().map(lost).collect();
-    tracing::warn!(%group, consumers = victims.len(), earliest, "events that consumers had not acked went: max_bytes_hard was reached");
     let at = Timestamp::from_microsecond(now_us as i64).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
     let event = json!({
         "action": "group.events_lost", "group": group, "lost": lost, "who": "broker", "from": "retention",
