@@ -41,6 +41,10 @@ use tokio::sync::watch;
 /// Fewer open files than this are worth a warning.
 const OPEN_FILES_COMFORTABLE: u64 = 65_536;
 
+/// How often an address that is in use is tried, and the pause behind each attempt.
+const LISTEN_ATTEMPTS: u32 = 12;
+const LISTEN_PAUSE: Duration = Duration::from_millis(250);
+
 /// Nobody can ask for anything but whether the broker is alive.
 const NO_TOKENS: &str = "callers need tokens, and there is none: stop the broker, make the first one with \
                          `eddyline token create --admin --data DIR`, and start it again";
@@ -244,7 +248,7 @@ fn listen(addresses: &[SocketAddr], cores: usize) -> Result<Vec<Vec<OwnedFd>>, S
     let mut listeners: Vec<Vec<OwnedFd>> = (0..cores).map(|_| Vec::new()).collect();
     for &address in addresses {
         let failed = |cause| StartError::Listen { address, cause };
-        if address.port() != 0 && socket::in_use(address) {
+        if address.port() != 0 && !comes_free(address) {
             return Err(failed(io::ErrorKind::AddrInUse.into()));
         }
         let mut bound = address;
@@ -255,6 +259,21 @@ fn listen(addresses: &[SocketAddr], cores: usize) -> Result<Vec<Vec<OwnedFd>>, S
         }
     }
     Ok(listeners)
+}
+
+/// Whether nobody listens on `address`, or not for long: the kernel may hold the sockets of a broker that was killed until
+/// its ring is torn down, which is after the process is gone.
+fn comes_free(address: SocketAddr) -> bool {
+    for attempt in 0..LISTEN_ATTEMPTS {
+        if !socket::in_use(address) {
+            return true;
+        }
+        if attempt == 0 {
+            tracing::warn!(%address, "address in use, trying again");
+        }
+        std::thread::sleep(LISTEN_PAUSE);
+    }
+    false
 }
 
 /// Opens the data directory, or makes it for so many cores.

@@ -7,7 +7,7 @@ use crate::http::{Answer, Client};
 use crate::program::eddyline;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -275,6 +275,17 @@ impl Running {
     fn log(&self) -> String {
         self.log.lock().expect("no panic").join("\n")
     }
+}
+
+/// An address that a broker can come back to. It is below the ports that the system gives to clients: one of those might
+/// get it, or connect to itself, while the broker is away.
+pub(crate) fn own_address() -> SocketAddr {
+    let ports = 10_000_u32..32_000;
+    let first = std::process::id() * 7;
+    (first..first + 1000)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], (ports.start + port % ports.len() as u32) as u16)))
+        .find(|&address| TcpListener::bind(address).is_ok())
+        .expect("a free port")
 }
 
 /// The address in the line that announces a ready broker.

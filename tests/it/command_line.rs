@@ -1,6 +1,6 @@
 //! The commands against a real broker: what they print, how they end, and what they say of damage.
 
-use crate::broker::{Broker, PATIENCE, eventually};
+use crate::broker::{Broker, PATIENCE, eventually, own_address};
 use crate::program::{eddyline, run};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -145,7 +145,7 @@ fn config_makes_checks_and_shows_a_file() {
 #[test]
 fn tail_follows_over_a_restart_and_prints_each_event_once() {
     // The same port again, as a broker of its own would have.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = own_address();
     let mut broker = Broker::start(&[("listen", &format!("[\"{address}\"]"))]);
     broker.create("orders", "");
     broker.produce_lines("orders", "before\n");

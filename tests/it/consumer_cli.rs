@@ -1,6 +1,6 @@
 //! `eddyline consumer` and `eddyline tail --consumer` against a real broker: what they print, and how they end.
 
-use crate::broker::{Broker, PATIENCE, eventually};
+use crate::broker::{Broker, PATIENCE, eventually, own_address};
 use crate::program::{Ended, run};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -145,7 +145,7 @@ fn tail_reads_from_the_position_and_moves_it_only_with_ack() {
 #[test]
 fn a_consumer_that_is_followed_survives_restarts_and_leaves_its_session_when_interrupted() {
     // The same port again, as a broker of its own would have.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let address = own_address();
     let mut broker = Broker::start(&[("listen", &format!("[\"{address}\"]"))]);
     broker.create("orders", "");
     broker.produce_lines("orders", "before\n");

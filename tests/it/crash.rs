@@ -1,11 +1,14 @@
 //! Brokers that are killed: whatever was answered is there afterwards, once, whole and in order, and what a reader saw
 //! stays. And directories that a broker must not take.
 
-use crate::broker::{Broker, PATIENCE};
+use crate::broker::{Broker, PATIENCE, own_address};
 use crate::history::{Scene, Trouble, check, read_all, write};
 use crate::program::eddyline;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -168,6 +171,24 @@ fn directories_that_a_broker_must_not_take_are_refused_in_one_line() {
     assert_eq!(std::fs::read_dir(place("foreign")).unwrap().count(), 1, "nothing was left in the foreign directory");
     running.produce_lines("orders", "the one that runs did not notice");
     running.stop();
+}
+
+#[test]
+fn an_address_that_comes_free_is_waited_for_and_one_that_does_not_is_told() {
+    let address = own_address();
+    let taken = TcpListener::bind(address).unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let data = directory.path().join("data");
+    let serve = ["serve", "--data", data.to_str().unwrap(), "--listen", &address.to_string()];
+    eddyline(&serve).with(1).saying(&format!("cannot listen on {address}: address in use")).saying("--listen");
+    assert!(!data.exists(), "nothing is made before");
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_eddyline")).args(serve).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("address in use, trying again")));
+    drop(taken);
+    assert!(said.any(|line| line.contains("ready")));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! The README does what it says: every block of shell is run as it stands there, against this build, and what it shows
 //! as output is what comes.
 
-use crate::broker::eventually;
+use crate::broker::{eventually, own_address};
 use crate::program::loadgen;
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -75,7 +75,7 @@ struct Reader {
 impl Reader {
     fn new() -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = own_address().port();
         // Off a terminal curl would draw a progress meter, and end no line.
         std::fs::write(directory.path().join(".curlrc"), "silent\nshow-error\nwrite-out = \"\\n\"\n").unwrap();
         Self { directory, port, broker: None }
