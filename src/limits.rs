@@ -77,7 +77,7 @@ pub const SEGMENT_BYTES_LIMIT: u64 = 1 << 30;
 /// One index entry per this many bytes of a segment.
 pub const INDEX_STRIDE_BYTES: u64 = 64 << 10;
 /// A group's tail is moved to its segment once this much is pending.
-pub const FLUSH_BYTES: usize = 64 << 10;
+pub const FLUSH_BYTES: usize = 256 << 10;
 /// A flush is written out in pieces of this size, so that commits get the disk in between.
 pub const PACE_BYTES: u64 = 1 << 20;
 

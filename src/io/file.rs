@@ -4,6 +4,7 @@
 
 use super::buffer::AlignedBuffer;
 use super::ring;
+use crate::limits::{BLOCK_BYTES, PACE_BYTES};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
@@ -194,6 +195,58 @@ impl SegmentFile {
         Ok(())
     }
 
+    /// The same past the page cache: whole blocks are written directly from `buffer`, and only what is left over at both
+    /// ends through the cache. `path` is this file's. A file system that cannot do it writes through the cache, paced.
+    ///
+    /// # Errors
+    /// The operating system's; final for the shard.
+    pub fn write_past_cache(
+        &self,
+        path: &Path,
+        pieces: &[impl AsRef<[u8]>],
+        position: u64,
+        buffer: &mut AlignedBuffer,
+    ) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::DIRECT;
+        let direct = match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(direct) => direct,
+            Err(rustix::io::Errno::INVAL) => {
+                self.write(pieces, position)?;
+                let bytes: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+                return self.write_out(position, bytes as u64);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // The buffer begins where a block of the file begins; what stands before `position` there is not ours.
+        let mut lead = (position % BLOCK_BYTES as u64) as usize;
+        let mut base = position - lead as u64;
+        buffer.clear();
+        buffer.extend_from_slice(&[0; BLOCK_BYTES][..lead]);
+        let mut flush = |buffer: &mut AlignedBuffer| -> io::Result<()> {
+            let first = if lead > 0 { BLOCK_BYTES.min(buffer.len()) } else { 0 };
+            let last = (buffer.len() - buffer.len() % BLOCK_BYTES).max(first);
+            write_all(&self.0, &buffer[lead..first.max(lead)], base + lead as u64)?;
+            write_all(&direct, &buffer[first..last], base + first as u64)?;
+            write_all(&self.0, &buffer[last..], base + last as u64)?;
+            base += buffer.len() as u64;
+            lead = 0;
+            buffer.clear();
+            Ok(())
+        };
+        for piece in pieces {
+            let mut rest = piece.as_ref();
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(PACE_BYTES as usize - buffer.len()));
+                buffer.extend_from_slice(now);
+                rest = later;
+                if buffer.len() == PACE_BYTES as usize {
+                    flush(buffer)?;
+                }
+            }
+        }
+        flush(buffer)
+    }
+
     /// Starts writing `length` bytes at `position` to the disk and waits until they are out. It paces a large flush;
     /// it makes nothing durable.
     ///
@@ -255,6 +308,19 @@ impl SegmentFile {
     }
 }
 
+fn write_all(file: &OwnedFd, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file, bytes, position)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => {
+                bytes = &bytes[written..];
+                position += written as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[expect(unsafe_code, reason = "rustix has no sync_file_range")]
 unsafe extern "C" {
     /// `sync_file_range(2)`.
@@ -272,4 +338,34 @@ pub fn reserve_space(path: &Path, length: u64) -> io::Result<()> {
         file.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_goes_past_the_cache_comes_to_its_place_and_nothing_else_changes(
+            position in 0..20_000_usize,
+            lengths in prop::collection::vec(prop_oneof![0..300_usize, 4000..4200_usize, 0..700_000_usize], 1..6),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("segment");
+            let pieces: Vec<Vec<u8>> = lengths.iter().zip(1_u8..).map(|(&length, value)| vec![value; length]).collect();
+            let written = pieces.concat();
+            let mut expected = vec![0xee; position + written.len() + 5000];
+            std::fs::write(&path, &expected).unwrap();
+            let file = SegmentFile::open(&path).unwrap();
+            // What was in the buffer before must not be seen.
+            let mut buffer = AlignedBuffer::zeroed(3 * BLOCK_BYTES);
+            buffer.fill(0xbb);
+            file.write_past_cache(&path, &pieces, position as u64, &mut buffer).unwrap();
+            expected[position..position + written.len()].copy_from_slice(&written);
+            prop_assert!(std::fs::read(&path).unwrap() == expected);
+        }
+    }
 }

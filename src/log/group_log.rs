@@ -12,6 +12,7 @@
 use super::frame::{FrameBuilder, FrameHeader};
 use super::index::SegmentIndex;
 use super::segment::{SEGMENT_START, Segment};
+use crate::limits::FLUSH_BYTES;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -375,6 +376,12 @@ impl GroupLog {
     }
 
     // ---- flushing
+
+    /// Whether the tail should be moved to its segments now: there is enough of it, or a segment of it takes no more.
+    #[must_use]
+    pub fn wants_flush(&self) -> bool {
+        self.tail_bytes >= FLUSH_BYTES || (!self.unfinished.is_empty() && self.tail_bytes > 0)
+    }
 
     /// The frames at the front of the tail that entries up to `durable` hold, at most `bytes_max` (one at least).
     #[must_use]

@@ -142,9 +142,7 @@ impl Shard {
             if member.group.reveal(next_offset) {
                 member.watchers.drain().for_each(|(_, waker)| waker.wake());
             }
-            if member.group.log.tail_bytes() >= crate::limits::FLUSH_BYTES
-                && !std::mem::replace(&mut member.flush_queued, true)
-            {
+            if member.group.log.wants_flush() && !std::mem::replace(&mut member.flush_queued, true) {
                 state.flush_queue.push_back(number);
                 self.tails_turn.notify_one();
             }

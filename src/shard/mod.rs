@@ -225,6 +225,8 @@ struct State {
     watches: u64,
     free_buffers: Vec<AlignedBuffer>,
     tail_bytes: usize,
+    /// What the mover writes from.
+    move_buffer: AlignedBuffer,
     flush_queue: VecDeque<u32>,
     space_queue: VecDeque<(u32, Need)>,
     segments: LruCache<(u32, u32), OpenSegment>,
@@ -288,6 +290,7 @@ impl State {
             watches: 0,
             free_buffers: Vec::new(),
             tail_bytes: 0,
+            move_buffer: AlignedBuffer::default(),
             flush_queue: VecDeque::new(),
             space_queue: VecDeque::new(),
             segments: LruCache::new(segment_files),

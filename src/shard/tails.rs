@@ -6,8 +6,8 @@
 
 use super::checkpoint::CheckpointTurn;
 use super::{Shard, State};
+use crate::io::buffer::AlignedBuffer;
 use crate::io::file::SegmentFile;
-use crate::limits::PACE_BYTES;
 use crate::log::group_log::TailFrame;
 use crate::log::index::{SegmentIndex, Summary};
 use crate::log::scan;
@@ -20,6 +20,10 @@ use std::rc::Rc;
 const MOVE_BYTES: usize = 8 << 20;
 /// Of these, from one group.
 const MOVE_GROUP_BYTES: usize = 4 << 20;
+
+/// From so much on a move goes past the page cache. Copying into fresh pages and writing them back costs more of the core
+/// than everything else that happens to an event; whoever reads it later brings it into the cache.
+const PAST_CACHE_BYTES_MIN: usize = 64 << 10;
 
 /// A segment that is complete, of that group, with its index if it is known.
 pub(super) type Finished = (u32, Segment, Option<SegmentIndex>);
@@ -98,7 +102,13 @@ impl Shard {
 
     /// Lets the mover write, and takes note of what is in segments now.
     pub(super) async fn carry_out(self: &Rc<Self>, moves: Vec<Move>) {
-        let moved = self.mover.run(move || moves.into_iter().map(write).collect::<io::Result<Vec<_>>>()).await;
+        let mut buffer = std::mem::take(&mut self.state.borrow_mut().move_buffer);
+        let moved = self.mover.run(move || {
+            let moved = moves.into_iter().map(|work| write(work, &mut buffer)).collect::<io::Result<Vec<_>>>();
+            (moved, buffer)
+        });
+        let (moved, buffer) = moved.await;
+        self.state.borrow_mut().move_buffer = buffer;
         let finished = match moved {
             Ok(moved) => self.moved(moved),
             Err(error) => {
@@ -128,9 +138,7 @@ impl Shard {
             finished.extend(complete.map(|(segment, index)| (done.group, segment, index)));
             state.tail_bytes -= freed;
             self.stats.flushed_bytes.inc_by(freed as u64);
-            if member.group.log.tail_bytes() >= crate::limits::FLUSH_BYTES
-                && !std::mem::replace(&mut member.flush_queued, true)
-            {
+            if member.group.log.wants_flush() && !std::mem::replace(&mut member.flush_queued, true) {
                 state.flush_queue.push_back(done.group);
             }
         }
@@ -187,7 +195,7 @@ pub(super) fn write_footer(segment: &Segment, index: Option<SegmentIndex>, file:
 }
 
 /// Writes one move. Blocks: on the mover.
-fn write(mut work: Move) -> io::Result<(Move, SegmentFile)> {
+fn write(mut work: Move, buffer: &mut AlignedBuffer) -> io::Result<(Move, SegmentFile)> {
     let file = match work.file.take() {
         Some(file) => {
             work.file = Some(file.clone());
@@ -196,22 +204,11 @@ fn write(mut work: Move) -> io::Result<(Move, SegmentFile)> {
         // Recovery replays frames of segments whose file a crash may have taken.
         None => SegmentFile::create(&work.path)?,
     };
-    let mut start = 0;
-    while start < work.frames.len() {
-        let mut bytes = 0;
-        let piece = work.frames[start..].iter().take_while(|frame| {
-            let fits = bytes < PACE_BYTES;
-            bytes += if fits { frame.bytes.len() as u64 } else { 0 };
-            fits
-        });
-        let count = piece.count();
-        let frames = &work.frames[start..start + count];
-        let pieces: Vec<&[u8]> = frames.iter().map(|frame| &frame.bytes[..]).collect();
-        file.write(&pieces, frames[0].position)?;
-        if bytes >= PACE_BYTES {
-            file.write_out(frames[0].position, bytes)?;
-        }
-        start += count;
+    let Some(first) = work.frames.first() else { return Ok((work, file)) };
+    let pieces: Vec<&[u8]> = work.frames.iter().map(|frame| &frame.bytes[..]).collect();
+    match pieces.iter().map(|piece| piece.len()).sum::<usize>() {
+        bytes if bytes < PAST_CACHE_BYTES_MIN => file.write(&pieces, first.position)?,
+        _ => file.write_past_cache(&work.path, &pieces, first.position, buffer)?,
     }
     Ok((work, file))
 }
