@@ -3,7 +3,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use eddyline::io::buffer::AlignedBuffer;
 use eddyline::log::entry::{EntryBuilder, EntryKind, EntryPlace, Owner, PartKind};
-use eddyline::log::event::{Encoding, NewEvent};
+use eddyline::log::event::{Encoding, NewEvent, NewEvents};
 use eddyline::log::frame::{Frame, FrameBuilder};
 use eddyline::log::index::SegmentIndex;
 use std::hint::black_box;
@@ -13,12 +13,14 @@ const DATA: [u8; 100] = [b'x'; 100];
 
 fn frame(events: usize) -> Vec<u8> {
     let event = NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: &DATA };
-    let mut builder = FrameBuilder::new(1, 0, false, events * event.stored_bytes());
-    builder.begin_request(None, 1, events * event.stored_bytes());
-    for id in 0..events {
-        builder.push(&event, id as u128, 1);
-    }
-    builder.end_request(events as u32);
+    let events = (0..events).map(|_| event).collect();
+    encode(&events)
+}
+
+fn encode(events: &NewEvents) -> Vec<u8> {
+    let mut builder = FrameBuilder::new(1, 0, false, events.stored_bytes());
+    let mut ids = 0..;
+    builder.push(None, events, 1, || ids.next().unwrap_or_default());
     builder.finish().1
 }
 

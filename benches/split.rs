@@ -54,7 +54,7 @@ fn bodies(criterion: &mut Criterion) {
         group.bench_function(name, |bench| {
             bench.iter(|| {
                 pieces.clear();
-                split(format, black_box(&body), key_path, 1 << 20, &mut pieces).expect("a good body");
+                split(format, black_box(&body), key_path, 1 << 20, |piece| pieces.push(piece)).expect("a good body");
             });
         });
         assert!(pieces.is_empty() || pieces.len() == EVENTS);

@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::http::{DateClock, Head, Known};
 use crate::io::buffer::Pool;
 use crate::io::deadline::Deadlines;
+use crate::log::event::NewEvents;
 use crate::shard::directory::{Entry, Lookup};
 use crate::shard::peers::Shards;
 use crate::stats::{Counter, Stats};
@@ -124,6 +125,8 @@ pub struct Context {
     pub body_bytes: Cell<u64>,
     /// Receive buffers that are not in use.
     pub buffers: RefCell<Pool>,
+    /// Memory for the events of the next request.
+    pub events: RefCell<NewEvents>,
     /// Encoded events that the next reader may want.
     pub pieces: RefCell<Pieces>,
     /// Counters of this core by route and status.

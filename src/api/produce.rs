@@ -11,11 +11,11 @@ use super::origin::Cors;
 use super::parameters::Parameters;
 use super::problem::Problem;
 use super::route::{Route, Target};
-use super::split::{Format, Piece, classify, split};
-use crate::group::{Batch, Events, Receipt};
+use super::split::{Format, classify, split};
+use crate::group::{Batch, Receipt};
 use crate::http::{Head, Known, ReplyTo};
 use crate::limits::{CONTENT_TYPE_BYTES_MAX, EVENT_HEADERS_BYTES_MAX, KEY_BYTES_MAX, PRODUCER_ID_BYTES_MAX};
-use crate::log::event::{NewEvent, put_header};
+use crate::log::event::{NewEvent, NewEvents, put_header};
 use crate::log::frame::ProducerStamp;
 use crate::shard::directory::Entry;
 use crate::shard::{Fault, Shard};
@@ -23,6 +23,9 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Memory kept for the events of the next request; a larger one goes back to the allocator.
+const EVENTS_BYTES_KEPT: usize = 1 << 20;
 
 /// A request whose answer waits for its commit.
 pub struct Pending {
@@ -72,63 +75,71 @@ pub async fn begin(
     if key.is_some_and(|key| key.len() > KEY_BYTES_MAX) {
         return Err(Problem::new(400, "bad_key", format!("a key is at most {KEY_BYTES_MAX} bytes long")));
     }
-    let mut pieces = Vec::new();
-    let many;
-    let one;
-    let events = match route.target {
+    let mut events = context.events.take();
+    match route.target {
         Target::Batch(_) => {
             let key_path = parameters.text("key_path")?;
             let key_path = key_path.map(|pointer| KeyPath::parse(&pointer)).transpose();
             let key_path = key_path.map_err(|cause| Problem::new(400, "bad_key_path", cause))?;
             let most = entry.config.max_event_bytes.min(context.broker.config.limits.max_event_bytes) as usize;
-            split(format(head)?, body, key_path.as_ref(), most, &mut pieces)?;
-            many = new_events(&pieces, key, &headers)?;
-            &many[..]
+            split(format(head)?, body, key_path.as_ref(), most, |piece| {
+                events.push(&NewEvent {
+                    key: piece.key.as_deref().or(key.map(str::as_bytes)),
+                    content_type: piece.content_type,
+                    headers: &headers,
+                    encoding: piece.encoding,
+                    data: piece.data,
+                });
+            })?;
         }
         _ => {
             if parameters.text("key_path")?.is_some() {
                 return Err(Problem::new(400, "unknown_parameter", "`key_path` goes with /batch"));
             }
-            one = [NewEvent {
+            events.push(&NewEvent {
                 key: key.map(str::as_bytes),
                 content_type: stored_content_type(head)?,
                 headers: &headers,
                 encoding: classify(body),
                 data: body,
-            }];
-            &one[..]
+            });
         }
-    };
+    }
     let producer = stamp.as_ref().map(|stamp| ProducerStamp { id: &stamp.id, epoch: stamp.epoch, seq: stamp.seq });
-    let batch = Batch { events: Events::New(events), producer, expect_offset };
     let outcome = match context.shards.local(entry.table.shard) {
-        Some(shard) => match shard.append(entry.table.number, &batch).await {
-            Ok(accepted) => Outcome::Taken(Rc::clone(shard), accepted.receipt, accepted.entry),
-            Err(fault @ Fault::Refused { .. }) => Outcome::Refused(Rc::clone(shard), fault),
-            Err(fault) => return Err(fault.into()),
-        },
-        None => Outcome::Elsewhere(send_away(context, entry, events, &batch).await),
+        Some(shard) => {
+            let batch = Batch { events: &events, producer, expect_offset };
+            let result = shard.append(entry.table.number, &batch).await;
+            if events.capacity() <= EVENTS_BYTES_KEPT {
+                events.clear();
+                context.events.replace(events);
+            }
+            match result {
+                Ok(accepted) => Outcome::Taken(Rc::clone(shard), accepted.receipt, accepted.entry),
+                Err(fault @ Fault::Refused { .. }) => Outcome::Refused(Rc::clone(shard), fault),
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        None => Outcome::Elsewhere(send_away(context, entry, events, producer, expect_offset).await),
     };
     let minimal = head.get(Known::Prefer).is_some_and(prefers_minimal);
     Ok(Pending { to: head.reply_to(), cors, entry: Arc::clone(entry), minimal, outcome })
 }
 
-/// Hands a request's events to the core that owns the group, in stored form.
+/// Hands a request's events to the core that owns the group.
 async fn send_away(
     context: &Rc<Context>,
     entry: &Entry,
-    events: &[NewEvent<'_>],
-    batch: &Batch<'_>,
+    events: NewEvents,
+    producer: Option<ProducerStamp<'_>>,
+    expect_offset: Option<u64>,
 ) -> oneshot::Receiver<Result<Receipt, Fault>> {
-    let mut encoded = Vec::with_capacity(events.iter().map(NewEvent::stored_bytes).sum());
-    events.iter().for_each(|event| event.encode(0, 0, &mut encoded));
-    let (number, count, expect_offset) = (entry.table.number, events.len() as u32, batch.expect_offset);
-    let producer = batch.producer.map(|stamp| (stamp.id.to_owned(), stamp.epoch, stamp.seq));
+    let number = entry.table.number;
+    let producer = producer.map(|stamp| (stamp.id.to_owned(), stamp.epoch, stamp.seq));
     let work = move |shard: Rc<Shard>| -> crate::shard::peers::Work<_> {
         Box::pin(async move {
             let producer = producer.as_ref().map(|(id, epoch, seq)| ProducerStamp { id, epoch: *epoch, seq: *seq });
-            let events = Events::Encoded { bytes: &encoded, count };
-            shard.append_durably(number, &Batch { events, producer, expect_offset }).await
+            shard.append_durably(number, &Batch { events: &events, producer, expect_offset }).await
         })
     };
     context.shards.post(entry.table.shard, work, false).await
@@ -192,27 +203,6 @@ fn body(group: &str, receipt: &Receipt) -> Vec<u8> {
     }
     out.extend_from_slice(format!(",\"duplicate\":{}}}", receipt.stamps.is_none()).as_bytes());
     out
-}
-
-fn new_events<'b>(
-    pieces: &'b [Piece<'b>],
-    key: Option<&'b str>,
-    headers: &'b [u8],
-) -> Result<Vec<NewEvent<'b>>, Problem> {
-    let event = |piece: &'b Piece<'b>| {
-        let own = piece.key.as_deref();
-        if own.is_some_and(|key| std::str::from_utf8(key).is_err()) {
-            return Err(Problem::new(400, "bad_key", "a key is UTF-8"));
-        }
-        Ok(NewEvent {
-            key: own.or(key.map(str::as_bytes)),
-            content_type: piece.content_type,
-            headers,
-            encoding: piece.encoding,
-            data: piece.data,
-        })
-    };
-    pieces.iter().map(event).collect()
 }
 
 fn stamp<'b>(head: &Head<'b>, parameters: &Parameters<'b>) -> Result<Option<Stamp<'b>>, Problem> {

@@ -55,7 +55,7 @@ pub enum Place {
 /// | `bad_frame` | a frame that is cut off, or has an unknown flag |
 /// | `bad_content_type` | a frame's content type is empty, too long, or not visible ASCII and spaces |
 /// | `bad_key_path` | a key path for binary frames, which have keys of their own |
-/// | `bad_key` | no string, number or boolean at the key path |
+/// | `bad_key` | no string, number or boolean at the key path, or a frame's key that is not UTF-8 |
 /// | `key_too_long`, `event_too_large`, `too_many_events` | a limit is passed |
 /// | `empty_batch` | no event at all |
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +69,7 @@ pub struct SplitFault {
     pub detail: Cow<'static, str>,
 }
 
-/// Splits a body into its events, which are appended to `into`; on a fault `into` is left as it was.
+/// Splits a body into its events, which `emit` is given one after another; on a fault they are not to be used.
 ///
 /// A binary body is, for each event and little-endian,
 /// `u32 length · u8 flags · [u16 key length · key] · [u16 type length · content type] · data`, where flag bit 0 says that
@@ -79,23 +79,18 @@ pub fn split<'b>(
     body: &'b [u8],
     key_path: Option<&KeyPath>,
     event_bytes_max: usize,
-    into: &mut Vec<Piece<'b>>,
+    emit: impl FnMut(Piece<'b>),
 ) -> Result<(), SplitFault> {
-    let before = into.len();
-    let mut events = Events { key_path, event_bytes_max, before, into };
-    let result = match format {
-        Format::Json => events.array(body),
-        Format::Lines { must_be_json } => events.lines(body, must_be_json),
-        Format::Binary => events.frames(body),
-    };
-    let result = match result {
-        Ok(()) if into.len() == before => Err(fault("empty_batch", None, "there is no event in the body")),
-        other => other,
-    };
-    if result.is_err() {
-        into.truncate(before);
+    let mut events = Events { key_path, event_bytes_max, count: 0, emit };
+    match format {
+        Format::Json => events.array(body)?,
+        Format::Lines { must_be_json } => events.lines(body, must_be_json)?,
+        Format::Binary => events.frames(body)?,
     }
-    result
+    if events.count == 0 {
+        return Err(fault("empty_batch", None, "there is no event in the body"));
+    }
+    Ok(())
 }
 
 /// Decides how an event appears in JSON: as itself only if it is exactly one JSON value that can stand in any answer, as a
@@ -116,16 +111,16 @@ fn encoding_of(value: json::Value) -> Encoding {
     if value.has_line_break || value.has_lone_surrogate { Encoding::Text } else { Encoding::Json }
 }
 
-/// The events that were found so far, with what each new one must keep to.
-struct Events<'a, 'b> {
+/// What each new event must keep to, and where it goes.
+struct Events<'a, E> {
     key_path: Option<&'a KeyPath>,
     event_bytes_max: usize,
-    /// Pieces in `into` that were there before.
-    before: usize,
-    into: &'a mut Vec<Piece<'b>>,
+    /// Events found so far.
+    count: u64,
+    emit: E,
 }
 
-impl<'b> Events<'_, 'b> {
+impl<'b, E: FnMut(Piece<'b>)> Events<'_, E> {
     fn array(&mut self, body: &'b [u8]) -> Result<(), SplitFault> {
         require_utf8(body)?;
         let bad_json = |place, at, what| fault("bad_json", place, format!("at byte {at} of the body: {what}"));
@@ -136,7 +131,7 @@ impl<'b> Events<'_, 'b> {
         at = json::after_space(body, at + 1);
         let mut more = body.get(at) != Some(&b']');
         while more {
-            let place = Place::Event(self.count());
+            let place = Place::Event(self.count);
             let value = json::value(body, at).map_err(|wrong| bad_json(Some(place), wrong.at, wrong.what))?;
             let data = &body[at..value.end];
             self.admit(data, place)?;
@@ -185,7 +180,7 @@ impl<'b> Events<'_, 'b> {
                     return Err(fault("bad_line", Some(place), detail));
                 }
                 Err(_) => {
-                    self.into.push(Piece { data: line, key: None, content_type: None, encoding: Encoding::Text });
+                    self.push(Piece { data: line, key: None, content_type: None, encoding: Encoding::Text });
                 }
             }
         }
@@ -202,19 +197,24 @@ impl<'b> Events<'_, 'b> {
         }
         let mut rest = body;
         while !rest.is_empty() {
-            let place = Place::Event(self.count());
+            let place = Place::Event(self.count);
             let (frame, after) = Frame::take(rest).map_err(|what| fault("bad_frame", Some(place), what))?;
             rest = after;
             self.admit(frame.data, place)?;
-            if frame.key.is_some_and(|key| key.len() > KEY_BYTES_MAX) {
-                return Err(key_too_long(place));
+            if let Some(key) = frame.key {
+                if key.len() > KEY_BYTES_MAX {
+                    return Err(key_too_long(place));
+                }
+                if str::from_utf8(key).is_err() {
+                    return Err(fault("bad_key", Some(place), "a key is UTF-8"));
+                }
             }
             if frame.content_type.is_some_and(|content_type| !is_content_type(content_type)) {
                 let detail =
                     format!("a content type is 1 to {CONTENT_TYPE_BYTES_MAX} bytes of visible ASCII and spaces");
                 return Err(fault("bad_content_type", Some(place), detail));
             }
-            self.into.push(Piece {
+            self.push(Piece {
                 data: frame.data,
                 key: frame.key.map(Cow::Borrowed),
                 content_type: frame.content_type,
@@ -224,8 +224,9 @@ impl<'b> Events<'_, 'b> {
         Ok(())
     }
 
-    fn count(&self) -> u64 {
-        (self.into.len() - self.before) as u64
+    fn push(&mut self, piece: Piece<'b>) {
+        self.count += 1;
+        (self.emit)(piece);
     }
 
     /// Holds the limits, before any work is done on the event where that is possible.
@@ -234,7 +235,7 @@ impl<'b> Events<'_, 'b> {
             let detail = format!("the event has {} bytes, at most {} are allowed", data.len(), self.event_bytes_max);
             return Err(fault("event_too_large", Some(place), detail));
         }
-        if self.count() == EVENTS_PER_BATCH_MAX as u64 {
+        if self.count == EVENTS_PER_BATCH_MAX as u64 {
             let detail = format!("there are more than {EVENTS_PER_BATCH_MAX} events in the batch");
             return Err(fault("too_many_events", Some(place), detail));
         }
@@ -249,7 +250,7 @@ impl<'b> Events<'_, 'b> {
         if key.as_ref().is_some_and(|key| key.len() > KEY_BYTES_MAX) {
             return Err(key_too_long(place));
         }
-        self.into.push(Piece { data, key, content_type: None, encoding: encoding_of(value) });
+        self.push(Piece { data, key, content_type: None, encoding: encoding_of(value) });
         Ok(())
     }
 }

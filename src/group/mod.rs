@@ -13,7 +13,7 @@ pub mod record;
 pub mod retention;
 pub mod table;
 
-use crate::log::event::NewEvent;
+use crate::log::event::NewEvents;
 use crate::log::frame::{FrameHeader, ProducerStamp, request_overhead};
 use crate::log::group_log::{GroupLog, Need, SegmentLimits, Trimmed};
 use bytes::Bytes;
@@ -25,41 +25,11 @@ use producers::{Producers, Verdict};
 use std::collections::VecDeque;
 use thiserror::Error;
 
-/// The events of one request.
-#[derive(Clone, Copy, Debug)]
-pub enum Events<'b> {
-    /// As they were taken apart from the request.
-    New(&'b [NewEvent<'b>]),
-    /// In stored form, without ids and times: from another core.
-    Encoded {
-        /// The events one behind the other.
-        bytes: &'b [u8],
-        /// How many.
-        count: u32,
-    },
-}
-
-impl Events<'_> {
-    fn count(&self) -> u32 {
-        match self {
-            Self::New(events) => events.len() as u32,
-            Self::Encoded { count, .. } => *count,
-        }
-    }
-
-    fn stored_bytes(&self) -> usize {
-        match self {
-            Self::New(events) => events.iter().map(NewEvent::stored_bytes).sum(),
-            Self::Encoded { bytes, .. } => bytes.len(),
-        }
-    }
-}
-
 /// One request to add events: stored together or not at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'b> {
     /// The events; at least one.
-    pub events: Events<'b>,
+    pub events: &'b NewEvents,
     /// Who sends it, if it wants repeats to be known.
     pub producer: Option<ProducerStamp<'b>>,
     /// The offset that the first event must get.
@@ -272,33 +242,21 @@ impl Group {
         if batch.expect_offset.is_some_and(|expected| expected != self.next_offset) {
             return Err(NotAccepted::Refused(Refusal::UnexpectedOffset { tail: self.next_offset }));
         }
-        let bytes = batch.events.stored_bytes();
-        let whole = bytes + request_overhead(batch.producer.as_ref());
+        let bytes = batch.events.stored_bytes() + request_overhead(batch.producer.as_ref());
         let limits = self.config.segment_limits();
         let first_offset = self.next_offset;
-        let frame = self.log.frame_for(first_offset, whole, received_us, limits, frame_bytes_max);
+        let frame = self.log.frame_for(first_offset, bytes, received_us, limits, frame_bytes_max);
         let frame = frame.map_err(NotAccepted::Needs)?;
 
         let count = batch.events.count();
         let ids = &mut self.ids;
         let mut first_id = None;
-        let mut next_id = || {
+        let next_id = || {
             let id = ids.next(received_us, self.number);
             first_id.get_or_insert(id);
             id
         };
-        frame.begin_request(batch.producer.as_ref(), received_us, bytes);
-        match batch.events {
-            Events::New(events) => {
-                for event in events {
-                    frame.push(event, next_id(), received_us);
-                }
-            }
-            Events::Encoded { bytes, .. } => frame
-                .push_encoded(bytes, received_us, next_id)
-                .expect("another core of this process encoded these events"),
-        }
-        frame.end_request(count);
+        frame.push(batch.producer.as_ref(), batch.events, received_us, next_id);
 
         self.next_offset += u64::from(count);
         self.last_received_us = received_us;

@@ -81,21 +81,72 @@ impl NewEvent<'_> {
     }
 }
 
-/// Gives every event in `encoded` its id and time. The bytes were [encoded](NewEvent::encode) elsewhere with others.
-///
-/// # Errors
-/// When the bytes are not whole events.
-pub fn stamp(encoded: &mut [u8], received_us: u64, mut next_id: impl FnMut() -> u128) -> Result<(), Malformed> {
-    let mut start = 0;
-    while start < encoded.len() {
-        let mut fields = Fields::new(&encoded[start..]);
-        Event::decode(&mut fields, 0)?;
-        let next = encoded.len() - fields.rest().len();
-        encoded[start..start + 16].copy_from_slice(&next_id().to_be_bytes());
-        encoded[start + 16..start + 24].copy_from_slice(&received_us.to_le_bytes());
-        start = next;
+/// The events of one request in stored form, one behind the other, without ids and times.
+#[derive(Clone, Debug, Default)]
+pub struct NewEvents {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl NewEvents {
+    /// Adds an event.
+    pub fn push(&mut self, event: &NewEvent<'_>) {
+        event.encode(0, 0, &mut self.bytes);
+        self.count += 1;
     }
-    Ok(())
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes they take when stored.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets them and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Appends the events, each with its id and time.
+    pub fn encode(&self, received_us: u64, mut next_id: impl FnMut() -> u128, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        let mut rest = &mut out[start..];
+        for _ in 0..self.count {
+            let (event, behind) = rest.split_at_mut(stored_length(rest));
+            event[..16].copy_from_slice(&next_id().to_be_bytes());
+            event[16..24].copy_from_slice(&received_us.to_le_bytes());
+            rest = behind;
+        }
+    }
+}
+
+impl<'b> FromIterator<NewEvent<'b>> for NewEvents {
+    fn from_iter<I: IntoIterator<Item = NewEvent<'b>>>(events: I) -> Self {
+        let mut all = Self::default();
+        events.into_iter().for_each(|event| all.push(&event));
+        all
+    }
+}
+
+/// Length of the event at the front of `bytes`, which [`NewEvent::encode`] wrote.
+fn stored_length(bytes: &[u8]) -> usize {
+    let data = u32::from_le_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]) as usize;
+    let optional = (bytes[28] & (KEY | CONTENT_TYPE | HEADERS)).count_ones();
+    (0..optional).fold(EVENT_FIXED_BYTES, |at, _| at + 2 + usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]])))
+        + data
 }
 
 /// A stored event.
@@ -209,21 +260,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_changes_ids_and_times_alone() {
-        let events = [b"one".as_slice(), b"", b"three"].map(|data| NewEvent {
-            key: Some(b"k"),
-            content_type: None,
-            headers: &[],
-            encoding: Encoding::Text,
-            data,
-        });
-        let (mut early, mut late) = (Vec::new(), Vec::new());
-        events.iter().for_each(|event| event.encode(0, 0, &mut early));
-        events.iter().zip(7..).for_each(|(event, id)| event.encode(id, 99, &mut late));
+    fn new_events_get_their_ids_and_times_where_they_are_stored() {
+        let plain =
+            NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: b"one".as_slice() };
+        let events = [
+            plain,
+            NewEvent { key: Some(b"k"), data: b"", ..plain },
+            NewEvent { key: Some(b""), content_type: Some(b"image/png"), headers: b"\x01a\0\0", ..plain },
+            NewEvent { headers: b"\x01a\0\0", data: b"three", ..plain },
+        ];
+        let (mut whole, mut apart) = (b"before".to_vec(), b"before".to_vec());
+        let all: NewEvents = events.into_iter().collect();
         let mut ids = 7..;
-        stamp(&mut early, 99, || ids.next().unwrap()).unwrap();
-        assert_eq!(early, late);
-        assert!(stamp(&mut early[1..], 99, || 0).is_err());
+        all.encode(99, || ids.next().unwrap(), &mut whole);
+        events.iter().zip(7..).for_each(|(event, id)| event.encode(id, 99, &mut apart));
+        assert_eq!(whole, apart);
+        assert_eq!((all.count(), all.stored_bytes()), (4, apart.len() - 6));
+        assert_eq!(events.map(|event| event.stored_bytes()).iter().sum::<usize>(), all.stored_bytes());
     }
 
     #[test]

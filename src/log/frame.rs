@@ -14,7 +14,7 @@
 //!
 //! All integers are little-endian. A frame counts whole or not at all.
 
-use super::event::{Event, NewEvent, stamp};
+use super::event::{Event, NewEvents};
 use super::wire::{Fields, Malformed, Newer, Unreadable};
 
 /// First bytes of a frame.
@@ -167,7 +167,6 @@ impl FrameHeader {
 pub struct FrameBuilder {
     bytes: Vec<u8>,
     header: FrameHeader,
-    request_start: usize,
 }
 
 impl FrameBuilder {
@@ -188,7 +187,7 @@ impl FrameBuilder {
             body_bytes: 0,
             body_crc: 0,
         };
-        Self { bytes, header, request_start: 0 }
+        Self { bytes, header }
     }
 
     /// Bytes so far, header included.
@@ -197,11 +196,18 @@ impl FrameBuilder {
         self.bytes.len()
     }
 
-    /// Starts a request whose events were received at `received_us`.
-    pub fn begin_request(&mut self, producer: Option<&ProducerStamp<'_>>, received_us: u64, events_bytes: usize) {
-        self.request_start = self.bytes.len();
-        self.bytes.reserve(request_overhead(producer) + events_bytes);
-        self.bytes.extend_from_slice(&[0; 8]);
+    /// Adds a request whose events were received at `received_us`.
+    pub fn push(
+        &mut self,
+        producer: Option<&ProducerStamp<'_>>,
+        events: &NewEvents,
+        received_us: u64,
+        next_id: impl FnMut() -> u128,
+    ) {
+        let length = request_overhead(producer) + events.stored_bytes();
+        self.bytes.reserve(length);
+        self.bytes.extend_from_slice(&(length as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&events.count().to_le_bytes());
         match producer {
             None => self.bytes.push(0),
             Some(producer) => {
@@ -215,35 +221,9 @@ impl FrameBuilder {
             self.header.first_received_us = received_us;
         }
         self.header.last_received_us = received_us;
-    }
-
-    /// Adds one event to the request.
-    pub fn push(&mut self, event: &NewEvent<'_>, id: u128, received_us: u64) {
-        event.encode(id, received_us, &mut self.bytes);
-    }
-
-    /// Adds events that were encoded elsewhere, giving each its id and time.
-    ///
-    /// # Errors
-    /// When the bytes are not whole events; the frame is then as before.
-    pub fn push_encoded(
-        &mut self,
-        encoded: &[u8],
-        received_us: u64,
-        next_id: impl FnMut() -> u128,
-    ) -> Result<(), Malformed> {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(encoded);
-        stamp(&mut self.bytes[start..], received_us, next_id).inspect_err(|_| self.bytes.truncate(start))
-    }
-
-    /// Ends a request of `events` events.
-    pub fn end_request(&mut self, events: u32) {
-        let length = (self.bytes.len() - self.request_start) as u32;
-        self.bytes[self.request_start..self.request_start + 4].copy_from_slice(&length.to_le_bytes());
-        self.bytes[self.request_start + 4..self.request_start + 8].copy_from_slice(&events.to_le_bytes());
+        events.encode(received_us, next_id, &mut self.bytes);
         self.header.requests += 1;
-        self.header.events += events;
+        self.header.events += events.count();
     }
 
     /// The finished frame.
@@ -373,7 +353,7 @@ impl<'b> Request<'b> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event::Encoding;
+    use super::super::event::{Encoding, NewEvent};
     use super::*;
 
     fn event(data: &[u8]) -> NewEvent<'_> {
@@ -383,13 +363,10 @@ mod tests {
     fn sample() -> Vec<u8> {
         let mut builder = FrameBuilder::new(5, 100, true, 0);
         let producer = ProducerStamp { id: "p", epoch: 1, seq: 2 };
-        builder.begin_request(Some(&producer), 1000, 0);
-        builder.push(&event(b"a"), 1, 1000);
-        builder.push(&event(b"bc"), 2, 1000);
-        builder.end_request(2);
-        builder.begin_request(None, 1001, 0);
-        builder.push(&event(b""), 3, 1001);
-        builder.end_request(1);
+        let mut ids = 1..;
+        let events = |data: &[&[u8]]| data.iter().map(|data| event(data)).collect::<NewEvents>();
+        builder.push(Some(&producer), &events(&[b"a", b"bc"]), 1000, || ids.next().unwrap());
+        builder.push(None, &events(&[b""]), 1001, || ids.next().unwrap());
         builder.finish().1
     }
 
@@ -405,8 +382,8 @@ mod tests {
         assert_eq!(requests[0].producer, Some(ProducerStamp { id: "p", epoch: 1, seq: 2 }));
         assert_eq!((requests[1].producer, requests[1].first_offset), (None, 102));
         let events: Vec<_> =
-            frame.events().map(|event| event.unwrap()).map(|event| (event.offset, event.data)).collect();
-        assert_eq!(events, [(100, &b"a"[..]), (101, b"bc"), (102, b"")]);
+            frame.events().map(|event| event.unwrap()).map(|event| (event.offset, event.id, event.data)).collect();
+        assert_eq!(events, [(100, 1, &b"a"[..]), (101, 2, b"bc"), (102, 3, b"")]);
     }
 
     #[test]
@@ -426,9 +403,7 @@ mod tests {
     fn any_frame_can_be_the_first_of_a_segment() {
         for begins_segment in [false, true] {
             let mut builder = FrameBuilder::new(5, 100, begins_segment, 0);
-            builder.begin_request(None, 1000, 0);
-            builder.push(&event(b"a"), 1, 1000);
-            builder.end_request(1);
+            builder.push(None, &NewEvents::from_iter([event(b"a")]), 1000, || 1);
             let (header, bytes) = builder.finish();
             let first = FrameHeader::beginning_segment(&bytes);
             let frame = Frame::check(&first).unwrap().unwrap();

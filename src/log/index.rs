@@ -161,12 +161,13 @@ pub struct Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::event::{Encoding, NewEvent, NewEvents};
     use crate::log::frame::FrameBuilder;
 
     fn header(first_offset: u64, received_us: u64) -> FrameHeader {
         let mut builder = FrameBuilder::new(1, first_offset, false, 0);
-        builder.begin_request(None, received_us, 0);
-        builder.end_request(1);
+        let event = NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: b"" };
+        builder.push(None, &NewEvents::from_iter([event]), received_us, || 1);
         builder.finish().0
     }
 

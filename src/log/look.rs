@@ -228,7 +228,7 @@ fn read_up_to(file: &SegmentFile, buffer: &mut [u8], position: u64) -> (usize, O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::event::{Encoding, NewEvent};
+    use crate::log::event::{Encoding, NewEvent, NewEvents};
     use crate::log::frame::FrameBuilder;
     use crate::log::index::Summary;
 
@@ -241,9 +241,9 @@ mod tests {
         let data = vec![b'x'; 4000];
         let event = NewEvent { key: None, content_type: None, headers: &[], encoding: Encoding::Text, data: &data };
         let mut builder = FrameBuilder::new(group, FIRST + number * FRAME_EVENTS, number == 0, 0);
-        builder.begin_request(None, 1000 + number, 0);
-        (0..FRAME_EVENTS).for_each(|place| builder.push(&event, u128::from(number * 10 + place), 1000 + number));
-        builder.end_request(FRAME_EVENTS as u32);
+        let mut ids = u128::from(number * 10)..;
+        let events = NewEvents::from_iter((0..FRAME_EVENTS).map(|_| event));
+        builder.push(None, &events, 1000 + number, || ids.next().unwrap());
         builder.finish().1
     }
 

@@ -1,7 +1,7 @@
 //! The worked example of `docs/FORMAT.md`: made again by what writes entries, read back by what reads them.
 
 use super::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, Owner, PartKind};
-use super::event::{Encoding, NewEvent};
+use super::event::{Encoding, NewEvent, NewEvents};
 use super::frame::{Frame, FrameBuilder, ProducerStamp};
 use crate::io::buffer::AlignedBuffer;
 use crate::limits::BLOCK_BYTES;
@@ -31,9 +31,7 @@ fn on_the_page() -> Vec<u8> {
 #[test]
 fn the_writers_make_the_bytes_of_the_page() {
     let mut frame = FrameBuilder::new(1, 0, true, 0);
-    frame.begin_request(Some(&PRODUCER), RECEIVED_US, 0);
-    frame.push(&EVENT, ID, RECEIVED_US);
-    frame.end_request(1);
+    frame.push(Some(&PRODUCER), &NewEvents::from_iter([EVENT]), RECEIVED_US, || ID);
     let mut entry = EntryBuilder::new(AlignedBuffer::default());
     entry.part(PartKind::Frame, &frame.finish().1);
     let (made, _) = entry.finish(&PLACE);

@@ -132,6 +132,7 @@ impl Core {
             keep_alive: format!("timeout={}", config.http.keep_alive.as_secs()),
             body_bytes: Cell::new(0),
             buffers: RefCell::new(Pool::new(RECEIVE_BUFFERS_KEPT, RECEIVE_BYTES * 2)),
+            events: RefCell::default(),
             pieces: RefCell::default(),
             requests: Requests::default(),
             host: RefCell::default(),

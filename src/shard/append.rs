@@ -1,10 +1,9 @@
 //! Taking events: onto the accepted head and into the commit that gathers, or waiting for room first.
 
 use super::{Fault, Shard, State};
-use crate::group::{Batch, Events, NotAccepted, Receipt};
+use crate::group::{Batch, NotAccepted, Receipt};
 use crate::limits::FRAME_BYTES_SOFT_MAX;
 use crate::log::entry::{ENTRY_HEADER_BYTES, PART_HEADER_BYTES};
-use crate::log::event::NewEvent;
 use crate::log::frame::{FRAME_HEADER_BYTES, request_overhead};
 use crate::log::group_log::Need;
 use std::future::Future;
@@ -114,7 +113,10 @@ impl Shard {
         more: usize,
     ) -> Result<Result<Accepted, Wait>, Fault> {
         state.writable()?;
-        let bytes = PART_HEADER_BYTES + FRAME_HEADER_BYTES + stored_bytes(batch);
+        let bytes = PART_HEADER_BYTES
+            + FRAME_HEADER_BYTES
+            + batch.events.stored_bytes()
+            + request_overhead(batch.producer.as_ref());
         if ENTRY_HEADER_BYTES + bytes + more > self.entry_bytes_max {
             return Err(Fault::TooLarge { most: self.entry_bytes_max as u64 });
         }
@@ -194,12 +196,4 @@ impl Shard {
             other => other,
         }
     }
-}
-
-fn stored_bytes(batch: &Batch<'_>) -> usize {
-    let events = match batch.events {
-        Events::New(events) => events.iter().map(NewEvent::stored_bytes).sum(),
-        Events::Encoded { bytes, .. } => bytes.len(),
-    };
-    events + request_overhead(batch.producer.as_ref())
 }

@@ -14,11 +14,11 @@ use super::groups::NewGroup;
 use super::outbox::{AuditEvent, Outbox};
 use super::peers::Shards;
 use super::{Fault, Shard, State};
+use crate::group::Batch;
 use crate::group::config::GroupConfig;
-use crate::group::{Batch, Events};
 use crate::limits::AUDIT_BATCH_BYTES;
 use crate::log::entry::{PART_HEADER_BYTES, PartKind};
-use crate::log::event::{Encoding, NewEvent};
+use crate::log::event::{Encoding, NewEvent, NewEvents};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Shard {
         }
         let stored = state.outbox.stored(from);
         let fresh = events.iter().filter(|event| event.seq > stored);
-        let fresh: Vec<NewEvent<'_>> = fresh
+        let fresh: NewEvents = fresh
             .map(|event| NewEvent {
                 key: None,
                 content_type: None,
@@ -114,10 +114,10 @@ impl Shard {
                 data: &event.json,
             })
             .collect();
-        let Some(last) = events.last().map(|event| event.seq).filter(|_| !fresh.is_empty()) else {
+        let Some(last) = events.last().map(|event| event.seq).filter(|_| fresh.count() > 0) else {
             return Ok(Ok(state.newest_change()));
         };
-        let batch = Batch { events: Events::New(&fresh), producer: None, expect_offset: None };
+        let batch = Batch { events: &fresh, producer: None, expect_offset: None };
         let part = Outbox::forwarded_part(from, last);
         match self.accept(state, group, &batch, PART_HEADER_BYTES + part.len())? {
             Ok(_) => {

@@ -5,10 +5,11 @@
 
 use super::read::Range;
 use super::{Fault, Member, Shard, State};
+use crate::group::Batch;
 use crate::group::consumer::{self, Blocked, Change, Consumer, Life, Now, Refusal, Terms, There};
-use crate::group::{Batch, Events};
 use crate::limits::CONSUMER_RECORD_BYTES_MAX;
 use crate::log::entry::PartKind;
+use crate::log::event::NewEvents;
 use crate::log::segment::SEGMENT_START;
 use crate::log::wire::put_short;
 use std::ops::Bound;
@@ -277,12 +278,11 @@ impl Shard {
     ///
     /// # Errors
     /// Why nothing can be written.
-    pub async fn bury(&self, group: u32, name: &str, offset: u64, letter: &[u8]) -> Result<bool, Fault> {
-        let events = Events::Encoded { bytes: letter, count: 1 };
-        let batch = Batch { events, producer: None, expect_offset: None };
+    pub async fn bury(&self, group: u32, name: &str, offset: u64, letter: &NewEvents) -> Result<bool, Fault> {
+        let batch = Batch { events: letter, producer: None, expect_offset: None };
         let deadline = tokio::time::Instant::now() + self.settings.waiting;
         let entry = loop {
-            self.room_for_consumer(letter.len() + 256, None).await?;
+            self.room_for_consumer(letter.stored_bytes() + 256, None).await?;
             let room = self.room.notified();
             let still = |state: &State| {
                 let group = &state.groups.get(&group)?.group;

@@ -6,8 +6,8 @@ use crate::api::pieces::{Piece, PieceBounds, Style, piece};
 use crate::auth::directory::Lapse;
 use crate::group::Refusal as GroupRefusal;
 use crate::group::consumer::{Call, Change, Grant, Refusal, SessionName, Turn};
-use crate::log::event::NewEvent;
 use crate::log::event::put_header;
+use crate::log::event::{NewEvent, NewEvents};
 use crate::shard::Fault;
 use crate::shard::consumers::Decided;
 use crate::shard::cursor::{Cursor, Frames};
@@ -207,15 +207,14 @@ async fn bury(shards: &Rc<Shards>, subject: &Subject<'_>, offset: u64) -> Result
     ] {
         put_header(&mut headers, name, &value);
     }
-    let mut letter = Vec::new();
-    let new = NewEvent {
+    let mut letter = NewEvents::default();
+    letter.push(&NewEvent {
         key: event.key,
         content_type: event.content_type,
         headers: &headers,
         encoding: event.encoding,
         data: event.data,
-    };
-    new.encode(0, 0, &mut letter);
+    });
     let work = move |shard: Rc<crate::shard::Shard>| -> crate::shard::peers::Work<_> {
         Box::pin(async move { shard.bury(group, &name, offset, &letter).await })
     };

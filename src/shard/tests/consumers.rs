@@ -258,8 +258,7 @@ fn a_letter_and_the_position_behind_it_are_in_one_entry() {
             Ok(())
         });
         failed.await.unwrap();
-        let mut letter = Vec::new();
-        text("bad").encode(0, 0, &mut letter);
+        let letter = NewEvents::from_iter([text("bad")]);
         assert_eq!(node.shard.bury(group, "c", 0, &letter).await, Ok(false), "another event is at the head");
         assert_eq!(node.shard.bury(group, "c", 1, &letter).await, Ok(true));
         assert_eq!(node.shard.bury(group, "c", 1, &letter).await, Ok(false), "it is buried once");

@@ -116,7 +116,7 @@ async fn produce_at(node: &Node, group: u32, now_us: u64) {
         let state = &mut *node.shard.state.borrow_mut();
         let entry = state.open_index();
         let member = state.member_mut(group).unwrap();
-        let batch = Batch { events: Events::New(&[text("late")]), producer: None, expect_offset: None };
+        let batch = Batch { events: &NewEvents::from_iter([text("late")]), producer: None, expect_offset: None };
         member.group.accept(&batch, now_us, entry, 1 << 10).unwrap();
         state.open.groups.push(group);
         state.open.bytes += 1 << 10;

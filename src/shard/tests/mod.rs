@@ -25,11 +25,11 @@ use super::recover::{RecoverFault, Recovered, recover};
 use super::{Fault, Settings, Shard};
 use crate::group::config::GroupConfig;
 use crate::group::table::TableGroup;
-use crate::group::{Batch, Events, Receipt};
+use crate::group::{Batch, Receipt};
 use crate::io::{ring, system};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN};
 use crate::log::entry::{EntryBuilder, EntryHeader, EntryKind, EntryPlace, Owner, PartKind};
-use crate::log::event::{Encoding, NewEvent};
+use crate::log::event::{Encoding, NewEvent, NewEvents};
 use crate::log::frame::ProducerStamp;
 use crate::log::journal::Ring;
 use crate::log::segment;
@@ -286,8 +286,8 @@ impl Node {
         producer: Option<ProducerStamp<'_>>,
         data: &[&str],
     ) -> Result<Receipt, Fault> {
-        let events: Vec<_> = data.iter().map(|data| text(data)).collect();
-        let batch = Batch { events: Events::New(&events), producer, expect_offset: None };
+        let events: NewEvents = data.iter().map(|data| text(data)).collect();
+        let batch = Batch { events: &events, producer, expect_offset: None };
         self.shard.append_durably(group, &batch).await
     }
 
