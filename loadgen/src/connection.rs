@@ -226,13 +226,12 @@ fn out_of_descriptors(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-    use std::sync::Mutex;
 
     use mio::{Events, Poll};
 
     use super::*;
     use crate::plan::tests::plan;
-    use crate::record::{Sample, Window};
+    use crate::record::{Window, tests::Kept};
     use crate::request::Requests;
 
     /// Lets the connection react until `done`.
@@ -267,9 +266,9 @@ mod tests {
     fn an_answer_and_the_end_right_behind_it_are_both_seen() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (plan, live, now) = (plan(), Mutex::new(Sample::default()), Instant::now());
+        let (plan, kept, now) = (plan(), Kept::default(), Instant::now());
         let requests = Requests::new(&plan);
-        let mut record = Record::new(Window { from: now, until: None }, true, now, &live);
+        let mut record = Record::new(Window { from: now, until: None }, true, now, kept.shelf());
         let mut poll = Poll::new().unwrap();
         let mut connection = Connection::new(Token(0), Exchange::new(&plan, &requests, 0), now);
 

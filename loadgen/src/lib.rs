@@ -16,6 +16,7 @@
 //!  exchange    what one connection says and hears; knows no sockets
 //!  incoming    whole answers of any length
 //!  request     request bytes          answer      answer bytes
+//!  series      the run second by second, all workers together
 //!  record      acknowledgements, latencies, errors of one worker
 //!  plan        what is sent: a pure function of (connection, request number)
 //!  payload     the bytes of an event, and whose they are when met again
@@ -47,6 +48,7 @@ pub mod incoming;
 pub mod answer;
 pub mod record;
 pub mod request;
+pub mod series;
 
 pub mod payload;
 pub mod plan;

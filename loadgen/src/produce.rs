@@ -1,8 +1,8 @@
 //! The `produce` profile from its first request to its exit code: set up, drive, read back, judge, print.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -136,7 +136,8 @@ fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u6
     }) {
         return Err(Failure::Refused(words));
     }
-    let (mut results, beliefs) = merge(reports, bases);
+    let points = std::mem::take(&mut *board.series.lock().unwrap_or_else(PoisonError::into_inner)).into_points();
+    let (mut results, beliefs) = merge(reports, bases, points);
     let mut code = 0;
     if load.plan.verify {
         board.to_read.store(results.acked_events, Ordering::Relaxed);
@@ -160,13 +161,12 @@ fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u6
 fn drive_all<'p>(load: Run<'p>, board: &'p Board) -> Result<Vec<Report<'p>>, Failure> {
     thread::scope(|scope| {
         let workers: Vec<_> = board
-            .live
-            .iter()
+            .shelves()
             .zip(0..)
-            .map(|(live, index)| {
+            .map(|(shelf, index)| {
                 scope.spawn(move || {
                     // Whoever fails ends the run for all: half a load would be measured as a whole one.
-                    drive(load, index, live).inspect_err(|_| load.control.abort.store(true, Ordering::Relaxed))
+                    drive(load, index, shelf).inspect_err(|_| load.control.abort.store(true, Ordering::Relaxed))
                 })
             })
             .collect();

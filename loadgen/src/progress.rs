@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::plan::{Extent, Plan};
-use crate::record::Sample;
+use crate::record::{Sample, Shelf};
+use crate::series::Series;
 use crate::units::{grouped, nanoseconds, rate};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ const EVERY: Duration = Duration::from_secs(1);
 pub struct Board {
     /// What each worker published and nobody took away yet.
     pub live: Vec<Mutex<Sample>>,
+    /// The run so far, second by second.
+    pub series: Mutex<Series>,
     /// Events to be read back, once that is known.
     pub to_read: AtomicU64,
     /// Events read back so far.
@@ -34,10 +37,16 @@ impl Board {
     pub fn new(workers: u32) -> Board {
         Board {
             live: (0..workers).map(|_| Mutex::new(Sample::default())).collect(),
+            series: Mutex::default(),
             to_read: AtomicU64::new(0),
             read_back: AtomicU64::new(0),
             verifying: AtomicBool::new(false),
         }
+    }
+
+    /// What each worker publishes to.
+    pub fn shelves(&self) -> impl Iterator<Item = Shelf<'_>> {
+        self.live.iter().map(|live| Shelf { live, series: &self.series })
     }
 
     /// Takes what was published since the last call.

@@ -1,8 +1,8 @@
 //! What one worker writes down: acknowledgements for the verification, latencies and counts for the summary and the
 //! progress line. Judges nothing.
 //!
-//! Samples go to an interval that only the worker touches; a few times a second it is added to the run's total and to
-//! the sample that the progress thread takes away. So the loop never waits for a lock that is held long, and
+//! Samples go to an interval that only the worker touches; a few times a second it is added to the run's total, to the
+//! run's series and to the sample that the progress thread takes away. So the loop never waits for a lock that is held long, and
 //! percentiles are always taken from merged histograms.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 
 use crate::plan::RequestKey;
+use crate::series::{Series, Slot};
 
 /// Longest latency that is told apart, in nanoseconds: an hour. Longer ones count as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
@@ -114,17 +115,26 @@ pub struct Window {
     pub until: Option<Instant>,
 }
 
+/// Where workers put what others may look at during the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Shelf<'a> {
+    /// This worker's sample, taken away by the progress thread.
+    pub live: &'a Mutex<Sample>,
+    /// All workers' points.
+    pub series: &'a Mutex<Series>,
+}
+
 /// The ledger of one worker.
 #[derive(Debug)]
 pub struct Record<'a> {
     window: Window,
     keep_acks: bool,
-    live: &'a Mutex<Sample>,
+    shelf: Shelf<'a>,
     interval: Sample,
+    /// When the interval is; it never spans two.
+    slot: Slot,
     /// Everything measured so far, up to the last [`Record::publish`].
     pub total: Sample,
-    /// Measured events by whole second of the window.
-    pub per_second: Vec<u64>,
     /// Acknowledged requests in the order of their answers: for one connection, the order they were sent in.
     pub acks: Vec<Ack>,
     /// Acknowledged as stored earlier, without saying where.
@@ -143,14 +153,14 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// An empty ledger; acknowledgements are kept only if they will be verified.
-    pub fn new(window: Window, keep_acks: bool, now: Instant, live: &'a Mutex<Sample>) -> Record<'a> {
+    pub fn new(window: Window, keep_acks: bool, now: Instant, shelf: Shelf<'a>) -> Record<'a> {
         Record {
             window,
             keep_acks,
-            live,
+            shelf,
             interval: Sample::default(),
+            slot: Slot::of(0),
             total: Sample::default(),
-            per_second: Vec::new(),
             acks: Vec::new(),
             unplaced: Vec::new(),
             unknown: Vec::new(),
@@ -178,15 +188,15 @@ impl<'a> Record<'a> {
         if sent < from || until.is_some_and(|until| answered > until) {
             return;
         }
+        let slot = Slot::of(answered.duration_since(from).as_secs());
+        if slot != self.slot {
+            self.publish();
+            self.slot = slot;
+        }
         self.interval.service.saturating_record(answered.duration_since(sent).as_nanos() as u64);
         self.interval.requests += 1;
         self.interval.events += u64::from(events);
         self.interval.bytes += bytes as u64;
-        let second = answered.duration_since(from).as_secs() as usize;
-        if second >= self.per_second.len() {
-            self.per_second.resize(second + 1, 0);
-        }
-        self.per_second[second] += u64::from(events);
     }
 
     /// Counts an error; errors count during the warm-up too.
@@ -194,53 +204,69 @@ impl<'a> Record<'a> {
         *self.interval.errors.entry(kind).or_default() += 1;
     }
 
-    /// Adds the interval to the total and hands it to the progress thread.
+    /// Adds the interval to the total and puts it on the shelf.
     pub fn publish(&mut self) {
         if self.interval.is_empty() {
             return;
         }
         self.total.add(&self.interval);
         // Progress is only told, never relied upon: a panic over there must not end the run.
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).add(&self.interval);
+        self.shelf.live.lock().unwrap_or_else(PoisonError::into_inner).add(&self.interval);
+        self.shelf.series.lock().unwrap_or_else(PoisonError::into_inner).add(self.slot, &self.interval);
         self.interval.clear();
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// What a test's record puts aside.
+    #[derive(Default)]
+    pub(crate) struct Kept {
+        pub(crate) live: Mutex<Sample>,
+        pub(crate) series: Mutex<Series>,
+    }
+
+    impl Kept {
+        pub(crate) fn shelf(&self) -> Shelf<'_> {
+            Shelf { live: &self.live, series: &self.series }
+        }
+    }
 
     #[test]
     fn only_the_window_is_measured_and_publishing_moves_everything_once() {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
-        let live = Mutex::new(Sample::default());
+        let kept = Kept::default();
         let window = Window { from: at(1000), until: Some(at(3000)) };
-        let mut record = Record::new(window, true, start, &live);
+        let mut record = Record::new(window, true, start, kept.shelf());
         for (sent, answered) in [(900, 1100), (1000, 1001), (2500, 2600), (2999, 3001)] {
             record.measure(at(sent), at(answered), 10, 100);
         }
         record.error(ErrorKind::Status(503));
         for _ in 0..2 {
             record.publish();
-            for sample in [&record.total, &*live.lock().unwrap()] {
+            for sample in [&record.total, &*kept.live.lock().unwrap()] {
                 assert_eq!((sample.requests, sample.events, sample.bytes), (2, 20, 200));
                 assert_eq!(sample.errors.get(&ErrorKind::Status(503)), Some(&1));
                 assert_eq!(sample.service.max() / 1_000_000, 100);
             }
         }
-        assert_eq!(record.per_second, [10, 10]);
+        let points = kept.series.into_inner().unwrap().into_points();
+        let seen: Vec<_> = points.iter().map(|point| (point.slot.at_s, point.events, point.errors)).collect();
+        assert_eq!(seen, [(0, 10, 0), (1, 10, 1)]);
     }
 
     #[test]
     fn acks_are_kept_only_to_be_verified() {
-        let live = Mutex::new(Sample::default());
+        let kept = Kept::default();
         let now = Instant::now();
         let key = RequestKey { connection: 1, request: 2 };
         for keep in [true, false] {
-            let mut record = Record::new(Window { from: now, until: None }, keep, now, &live);
+            let mut record = Record::new(Window { from: now, until: None }, keep, now, kept.shelf());
             record.acked(key, Some(7), 3);
             record.acked(key, None, 3);
             assert_eq!((record.acks.len(), record.unplaced.len()), (usize::from(keep), usize::from(keep)));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::plan::Plan;
 use crate::record::Sample;
+use crate::series::Point;
 use crate::verdict::{Evidence, Share, Verdict, judge};
 use crate::verify::{Beliefs, Findings};
 use crate::worker::{Ended, Report};
@@ -26,8 +27,8 @@ pub struct Results {
     pub sample: Sample,
     /// Its length.
     pub measured: Duration,
-    /// Measured events by second.
-    pub per_second: Vec<u64>,
+    /// The measured part second by second.
+    pub points: Vec<Point>,
     /// Acknowledged events of the whole run.
     pub acked_events: u64,
     /// Requests refused for good.
@@ -63,7 +64,7 @@ impl Results {
             unknown: self.unknown,
             busiest: self.shares.iter().copied().max_by(|a, b| a.taken().total_cmp(&b.taken())).unwrap_or_default(),
             wall: self.wall,
-            per_second: &self.per_second,
+            rates: &self.points.iter().map(Point::events_per_second).collect::<Vec<_>>(),
             findings,
             unfinished: unfinished.or(self.silent.then_some("the broker fell silent")),
         })
@@ -90,13 +91,13 @@ impl Results {
 }
 
 /// Adds up what the workers bring home: what was measured, and what is to be verified. `bases` are the groups' tails
-/// before the run.
-pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>) -> (Results, Beliefs) {
+/// before the run, `points` the run second by second.
+pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (Results, Beliefs) {
     let mut beliefs = Beliefs { bases, ..Beliefs::default() };
     let mut results = Results {
         sample: Sample::default(),
         measured: Duration::ZERO,
-        per_second: Vec::new(),
+        points,
         acked_events: 0,
         refused: 0,
         first_refusal: None,
@@ -118,12 +119,6 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>) -> (Results, Beliefs) {
         results.unknown += record.unknown.len() as u64;
         results.silent |= ended == Ended::Silent;
         results.first_refusal = results.first_refusal.or(record.first_refusal);
-        if results.per_second.len() < record.per_second.len() {
-            results.per_second.resize(record.per_second.len(), 0);
-        }
-        for (sum, count) in results.per_second.iter_mut().zip(&record.per_second) {
-            *sum += count;
-        }
         // One worker is the usual case: its acknowledgements are moved, not copied.
         if beliefs.acks.is_empty() {
             beliefs.acks = record.acks;

@@ -149,7 +149,7 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "events_per_second": results.rate(sample.events as f64),
             "requests_per_second": results.rate(sample.requests as f64),
             "mib_per_second": results.rate(sample.bytes as f64 / MEBIBYTE),
-            "events_by_second": results.per_second,
+            "events_by_second": results.points.iter().map(|point| point.events).collect::<Vec<_>>(),
             "service_us": service,
         },
         "errors": errors,
@@ -210,7 +210,7 @@ mod tests {
         Results {
             sample,
             measured: Duration::from_secs(2),
-            per_second: vec![1000, 1000],
+            points: Vec::new(),
             acked_events: 2000,
             refused: 0,
             first_refusal: None,

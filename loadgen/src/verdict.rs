@@ -83,8 +83,8 @@ pub struct Evidence<'r> {
     pub busiest: Share,
     /// How long that was measured.
     pub wall: Duration,
-    /// Events by second.
-    pub per_second: &'r [u64],
+    /// Events a second, second by second.
+    pub rates: &'r [f64],
     /// The result of reading back, if it was done.
     pub findings: Option<&'r Findings>,
     /// Why reading back or the run itself could not be finished.
@@ -116,7 +116,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
             return (Verdict::Unstable, format!("{number} {what}"));
         }
     }
-    if let Some(drift) = drift(evidence.per_second).filter(|drift| drift.abs() > DRIFT_MAX) {
+    if let Some(drift) = drift(evidence.rates).filter(|drift| drift.abs() > DRIFT_MAX) {
         return (Verdict::Unstable, format!("the rate drifted by {:+.0} %", drift * 100.0));
     }
     let Share { running, waiting } = evidence.busiest;
@@ -134,9 +134,9 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
 }
 
 /// How much the median rate of the last third differs from that of the first; `None` if the run is too short to say.
-fn drift(per_second: &[u64]) -> Option<f64> {
+fn drift(rates: &[f64]) -> Option<f64> {
     // The last second is seldom whole.
-    let whole = &per_second[..per_second.len().saturating_sub(1)];
+    let whole = &rates[..rates.len().saturating_sub(1)];
     if whole.len() < DRIFT_SECONDS_MIN {
         return None;
     }
@@ -145,15 +145,11 @@ fn drift(per_second: &[u64]) -> Option<f64> {
     (first > 0.0).then(|| last / first - 1.0)
 }
 
-fn median(values: &[u64]) -> f64 {
+fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
-    sorted.sort_unstable();
+    sorted.sort_unstable_by(f64::total_cmp);
     let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) {
-        (sorted[middle - 1] + sorted[middle]) as f64 / 2.0
-    } else {
-        sorted[middle] as f64
-    }
+    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2.0 } else { sorted[middle] }
 }
 
 #[cfg(test)]
@@ -184,9 +180,9 @@ mod tests {
         (|run| error(run, ErrorKind::ConnectionLost, 1), Verdict::Unstable),
         (|run| error(run, ErrorKind::ConnectFailed, 1), Verdict::Unstable),
         (|run| error(run, ErrorKind::Timeout, 1), Verdict::Unstable),
-        (|run| run.per_second = &RISING, Verdict::Unstable),
-        (|run| run.per_second = &RISING[..9], Verdict::Valid),
-        (|run| run.per_second = &[100; 12], Verdict::Valid),
+        (|run| run.rates = &RISING, Verdict::Unstable),
+        (|run| run.rates = &RISING[..9], Verdict::Valid),
+        (|run| run.rates = &[100.0; 12], Verdict::Valid),
         (|run| run.busiest = share(0.91, 0.0), Verdict::GeneratorLimited),
         (|run| run.busiest = share(0.5, 0.41), Verdict::GeneratorLimited),
         (|run| run.busiest = share(0.5, 0.39), Verdict::Valid),
@@ -194,7 +190,7 @@ mod tests {
         (|run| error(run, ErrorKind::Status(429), 10), Verdict::Valid),
     ];
 
-    const RISING: [u64; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    const RISING: [f64; 12] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
 
     #[test]
     fn each_verdict_has_its_evidence() {

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use mio::{Events, Poll, Token};
 use crate::connection::{Connection, Surroundings};
 use crate::exchange::Exchange;
 use crate::plan::Plan;
-use crate::record::{Record, Sample, Window};
+use crate::record::{Record, Shelf, Window};
 use crate::request::Requests;
 use crate::thread_time::ThreadTime;
 
@@ -98,7 +97,7 @@ struct Closed {
 }
 
 /// Drives the connections `index`, `index + threads`, … to the end of the run.
-pub fn drive<'p>(run: Run<'p>, index: u32, live: &'p Mutex<Sample>) -> io::Result<Report<'p>> {
+pub fn drive<'p>(run: Run<'p>, index: u32, shelf: Shelf<'p>) -> io::Result<Report<'p>> {
     let connections = (index..run.plan.connections)
         .step_by(run.plan.threads as usize)
         .enumerate()
@@ -107,7 +106,7 @@ pub fn drive<'p>(run: Run<'p>, index: u32, live: &'p Mutex<Sample>) -> io::Resul
             Connection::new(Token(slot), exchange, run.start)
         })
         .collect();
-    let record = Record::new(run.window, run.plan.verify, run.start, live);
+    let record = Record::new(run.window, run.plan.verify, run.start, shelf);
     let buffer = vec![0; READ_BYTES].into_boxed_slice();
     let mut worker = Worker { run, poll: Poll::new()?, connections, record, buffer, closed: None };
     let ended = worker.turn()?;

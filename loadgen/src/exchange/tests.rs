@@ -1,10 +1,8 @@
 //! Stories of one connection, told without a socket.
 
-use std::sync::Mutex;
-
 use super::*;
 use crate::plan::{Extent, Framing, Producer, tests::plan};
-use crate::record::{Sample, Window};
+use crate::record::{Window, tests::Kept};
 
 /// Plays a connection: renders, answers, looks at what was sent and written down.
 struct Story<'p> {
@@ -14,9 +12,9 @@ struct Story<'p> {
 }
 
 impl<'p> Story<'p> {
-    fn new(plan: &'p Plan, requests: &'p Requests<'p>, live: &'p Mutex<Sample>) -> Story<'p> {
+    fn new(plan: &'p Plan, requests: &'p Requests<'p>, kept: &'p Kept) -> Story<'p> {
         let now = Instant::now();
-        let record = Record::new(Window { from: now, until: None }, true, now, live);
+        let record = Record::new(Window { from: now, until: None }, true, now, kept.shelf());
         Story { exchange: Exchange::new(plan, requests, 0), record, now }
     }
 
@@ -60,8 +58,8 @@ fn busy(retry_after_ms: u64) -> String {
 /// Tells a story about `plan` with `pipeline` requests in flight.
 fn told(plan: &Plan, story: impl FnOnce(&mut Story<'_>)) {
     let requests = Requests::new(plan);
-    let live = Mutex::new(Sample::default());
-    story(&mut Story::new(plan, &requests, &live));
+    let kept = Kept::default();
+    story(&mut Story::new(plan, &requests, &kept));
 }
 
 fn of(events: u64, pipeline: usize) -> Plan {
