@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::consume::plan::{ConsumePlan, Kind};
 use crate::payload::{EVENT_BYTES_MIN, Generated, Lines, Payload};
-use crate::plan::{Extent, Framing, Plan, Producer};
+use crate::plan::{Extent, Framing, OpenLoop, Plan, Producer};
+use crate::schedule::{Arrivals, Stage};
 use crate::target::Target;
 use crate::units::{Sizes, parse_count, parse_duration, parse_sizes};
 
@@ -35,6 +36,8 @@ Examples:
       a file's lines, each one event, in their order
   loadgen produce --group load --producer-id rig -c 8 -d 1m
       deduplicated: lost connections are made again and the same requests repeated
+  loadgen produce --group load --rate 20k -c 256 -d 1m
+      open loop: 20 000 events a second whatever the broker does, so that nothing it delays is hidden
   taskset -c 1 loadgen produce --group load --no-verify -o json
       on a core of its own, without reading back, for programs
 
@@ -107,6 +110,13 @@ pub struct ProduceArguments {
     /// Post exactly this many events in all, such as 10k or 5M.
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_count, conflicts_with = "once")]
     pub count: Option<u64>,
+    /// Open loop: events a second in all, such as 50k, each request planned ahead and none skipped [default: closed
+    /// loop, as fast as answers come].
+    #[arg(short, long, value_name = "EVENTS-PER-SECOND", value_parser = parse_count)]
+    pub rate: Option<u64>,
+    /// How planned requests follow each other.
+    #[arg(long, value_enum, default_value = "poisson", requires = "rate")]
+    pub arrivals: Arrivals,
     /// Size of an event, or a range such as 64B-1KiB.
     #[arg(short, long, default_value = "256B", value_parser = parse_sizes, conflicts_with = "payload")]
     pub size: Sizes,
@@ -324,6 +334,7 @@ impl ProduceArguments {
             payload,
             seed,
             size_text,
+            open_loop: self.open_loop(),
             extent,
             warmup: self.warmup,
             timeout: self.timeout,
@@ -331,6 +342,12 @@ impl ProduceArguments {
             full_answers: self.full_answers,
             verify: !self.no_verify,
         })
+    }
+
+    fn open_loop(&self) -> Option<OpenLoop> {
+        let requests_per_second = self.rate? as f64 / f64::from(self.batch);
+        let stages = vec![Stage { length: Duration::ZERO, requests_per_second }];
+        Some(OpenLoop { stages, arrivals: self.arrivals })
     }
 
     fn framing(&self) -> Framing {

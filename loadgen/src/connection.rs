@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::exchange::{After, Exchange};
+use crate::pace::Pace;
 use crate::record::{ErrorKind, Record};
 
 /// First wait after a connection could not be made or kept; doubles up to the longest.
@@ -26,8 +27,8 @@ pub struct Surroundings<'w, 'a> {
     pub buffer: &'w mut [u8],
     /// The worker's ledger.
     pub record: &'w mut Record<'a>,
-    /// Whether new requests may begin.
-    pub open: bool,
+    /// Whether new requests may begin, and when.
+    pub pace: &'w mut Pace,
     /// Longest wait for one answer.
     pub timeout: Duration,
 }
@@ -42,6 +43,8 @@ pub struct Connection<'p> {
     out: Vec<u8>,
     taken: usize,
     failures_in_row: u32,
+    /// Whether it stands in the worker's row of connections with room.
+    pub in_row: bool,
 }
 
 #[derive(Debug)]
@@ -55,12 +58,40 @@ impl<'p> Connection<'p> {
     /// A connection that is made at the first [`Connection::tick`].
     pub fn new(token: Token, exchange: Exchange<'p>, now: Instant) -> Connection<'p> {
         let socket = Socket::None { not_before: now };
-        Connection { token, exchange, socket, out: Vec::new(), taken: 0, failures_in_row: 0 }
+        Connection { token, exchange, socket, out: Vec::new(), taken: 0, failures_in_row: 0, in_row: false }
     }
 
     /// Whether nothing is left to do if `open` stays as it is.
     pub fn finished(&self, open: bool) -> bool {
         self.exchange.finished(open)
+    }
+
+    /// Whether a new request could be sent at once.
+    pub fn has_room(&self) -> bool {
+        matches!(self.socket, Socket::Connected(_)) && self.exchange.has_room()
+    }
+
+    /// How many requests it sends if the run is long enough.
+    pub fn requests(&self) -> u64 {
+        self.exchange.requests()
+    }
+
+    /// Whether an answer or a connect is waited for.
+    pub fn is_awaited(&self) -> bool {
+        !matches!(self.socket, Socket::Connected(_)) || self.exchange.waiting_since().is_some()
+    }
+
+    /// Whether it was connected, or that failed once.
+    pub fn was_tried(&self) -> bool {
+        matches!(self.socket, Socket::Connected(_)) || self.failures_in_row > 0
+    }
+
+    /// Connects before the run begins. Fails as [`Connection::tick`] does.
+    pub fn prepare(&mut self, now: Instant, around: &mut Surroundings<'_, '_>) -> io::Result<()> {
+        match self.socket {
+            Socket::None { .. } if self.failures_in_row == 0 => self.connect(now, around),
+            _ => Ok(()),
+        }
     }
 
     /// Gives everything that is still under way its last outcome.
@@ -73,7 +104,7 @@ impl<'p> Connection<'p> {
     pub fn tick(&mut self, now: Instant, around: &mut Surroundings<'_, '_>) -> io::Result<()> {
         match &self.socket {
             Socket::None { not_before } => {
-                if now >= *not_before && !self.exchange.finished(around.open) {
+                if now >= *not_before && !self.exchange.finished(around.pace.is_open()) {
                     self.connect(now, around)?;
                 }
             }
@@ -170,8 +201,9 @@ impl<'p> Connection<'p> {
         self.send(now, around);
     }
 
-    fn send(&mut self, now: Instant, around: &mut Surroundings<'_, '_>) {
-        self.exchange.fill(now, around.open, &mut self.out);
+    /// Sends what may be sent now.
+    pub fn send(&mut self, now: Instant, around: &mut Surroundings<'_, '_>) {
+        self.exchange.fill(now, around.pace, &mut self.out);
         let Socket::Connected(stream) = &mut self.socket else {
             return;
         };
@@ -250,7 +282,7 @@ mod tests {
                 address,
                 buffer: &mut [0; 1024],
                 record: &mut *record,
-                open: true,
+                pace: &mut Pace::closed_loop(),
                 timeout: Duration::from_secs(60),
             };
             for event in &events {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::answer::{Answer, Fault, Parsed, parse};
+use crate::pace::Pace;
 use crate::plan::{Plan, RequestKey};
-use crate::record::{ErrorKind, Record};
+use crate::record::{ErrorKind, Record, Timing};
 use crate::request::Requests;
 
 /// First pause after "busy" when the broker names none; doubles up to the longest.
@@ -49,7 +50,8 @@ pub struct Exchange<'p> {
 #[derive(Debug)]
 struct Sent {
     request: u32,
-    at: Instant,
+    /// When it was planned to be sent, and when it was.
+    timing: Timing,
     /// Whether an earlier send of it may have been stored.
     perhaps_stored: bool,
 }
@@ -57,6 +59,7 @@ struct Sent {
 #[derive(Debug)]
 struct Again {
     request: u32,
+    planned: Instant,
     perhaps_stored: bool,
 }
 
@@ -99,11 +102,9 @@ impl<'p> Exchange<'p> {
         }
     }
 
-    /// Renders what may be sent now. `open` says whether new requests may begin; started ones are always finished.
-    ///
-    /// This is where the closed loop is closed: a request begins as soon as there is room for it. A planned moment for
-    /// each request would be asked for here, and kept beside `Sent::at` for the response clock.
-    pub fn fill(&mut self, now: Instant, open: bool, out: &mut Vec<u8>) {
+    /// Renders what may be sent now. `pace` says whether a new request may begin; started ones are always finished, and
+    /// one that is sent again keeps the moment that was planned for it.
+    pub fn fill(&mut self, now: Instant, pace: &mut Pace, out: &mut Vec<u8>) {
         if let Some(until) = self.paused_until {
             // Sending again in order needs everything before it answered: a deduplicated producer's numbers have no gaps.
             if now < until || !self.in_flight.is_empty() {
@@ -112,12 +113,14 @@ impl<'p> Exchange<'p> {
             self.paused_until = None;
         }
         while self.in_flight.len() < self.plan.pipeline {
-            let sent = if let Some(Again { request, perhaps_stored }) = self.again.pop_front() {
-                Sent { request, at: now, perhaps_stored }
-            } else if open && self.next_request < self.end_request {
+            let sent = if let Some(Again { request, planned, perhaps_stored }) = self.again.pop_front() {
+                Sent { request, timing: Timing { planned, sent: now }, perhaps_stored }
+            } else if self.next_request < self.end_request
+                && let Some(planned) = pace.take(now)
+            {
                 let request = self.next_request as u32;
                 self.next_request += 1;
-                Sent { request, at: now, perhaps_stored: false }
+                Sent { request, timing: Timing { planned, sent: now }, perhaps_stored: false }
             } else {
                 break;
             };
@@ -146,7 +149,7 @@ impl<'p> Exchange<'p> {
         self.partial.clear();
         while let Some(sent) = self.in_flight.pop_front() {
             if self.plan.producer.is_some() {
-                self.again(sent.request, true);
+                self.again(&sent, true);
             } else {
                 record.unknown.push(self.key(sent.request));
             }
@@ -169,9 +172,22 @@ impl<'p> Exchange<'p> {
         self.in_flight.is_empty() && self.again.is_empty() && !(open && self.next_request < self.end_request)
     }
 
+    /// How many requests it holds if the run is long enough.
+    pub fn requests(&self) -> u64 {
+        self.end_request
+    }
+
+    /// Whether a new request could be sent at once.
+    pub fn has_room(&self) -> bool {
+        self.in_flight.len() < self.plan.pipeline
+            && self.again.is_empty()
+            && self.paused_until.is_none()
+            && self.next_request < self.end_request
+    }
+
     /// When the request that has waited longest was sent.
     pub fn waiting_since(&self) -> Option<Instant> {
-        self.in_flight.front().map(|sent| sent.at)
+        self.in_flight.front().map(|sent| sent.timing.sent)
     }
 
     fn key(&self, request: u32) -> RequestKey {
@@ -214,7 +230,7 @@ impl<'p> Exchange<'p> {
         };
         self.pauses_in_row = 0;
         record.acked(key, place, events);
-        record.measure(sent.at, now, events, self.requests.event_bytes(key));
+        record.measure(sent.timing, now, events, self.requests.event_bytes(key));
         Ok(())
     }
 
@@ -247,10 +263,10 @@ impl<'p> Exchange<'p> {
         let key = self.key(sent.request);
         if out_of_turn {
             // The pause is that of the predecessor.
-            self.again(sent.request, sent.perhaps_stored);
+            self.again(sent, sent.perhaps_stored);
             self.paused_until.get_or_insert(now);
         } else if (busy && !perhaps_stored) || (deduplicated && perhaps_stored) {
-            self.again(sent.request, sent.perhaps_stored || perhaps_stored);
+            self.again(sent, sent.perhaps_stored || perhaps_stored);
             self.pause(now, &problem, answer);
         } else if perhaps_stored || sent.perhaps_stored {
             record.unknown.push(key);
@@ -261,9 +277,10 @@ impl<'p> Exchange<'p> {
     }
 
     /// Queues a request to be sent again before all that come after it.
-    fn again(&mut self, request: u32, perhaps_stored: bool) {
+    fn again(&mut self, sent: &Sent, perhaps_stored: bool) {
+        let (request, planned) = (sent.request, sent.timing.planned);
         let place = self.again.partition_point(|other| other.request < request);
-        self.again.insert(place, Again { request, perhaps_stored });
+        self.again.insert(place, Again { request, planned, perhaps_stored });
     }
 
     fn pause(&mut self, now: Instant, problem: &Problem, answer: &Answer<'_>) {

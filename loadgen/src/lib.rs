@@ -13,11 +13,14 @@
 //!  api         the few blocking requests: make a group, its tail, one page of events
 //!  worker      one thread, one epoll loop over its connections
 //!  connection  a socket: connect, back off, read, write
+//!  alarm       wakes a worker at a planned moment
 //!  exchange    what one connection says and hears; knows no sockets
+//!  pace        who may send when, in the closed loop and in the open
 //!  incoming    whole answers of any length
 //!  request     request bytes          answer      answer bytes
 //!  series      the run second by second, all workers together
 //!  record      acknowledgements, latencies, errors of one worker
+//!  schedule    planned moments: a pure function of rate, shape and seed
 //!  plan        what is sent: a pure function of (connection, request number)
 //!  payload     the bytes of an event, and whose they are when met again
 //!  target, thread_time, units
@@ -26,7 +29,8 @@
 //! Two decisions carry the rest. *What* request `r` of connection `c` contains is a pure function of the plan, so
 //! nothing that was sent is kept: 16 bytes per answered request are enough to check every byte afterwards, and a
 //! retry renders the same bytes again. *When* a connection may send its next request is asked in one place,
-//! [`exchange::Exchange::fill`]; today the answer is "as soon as there is room" (closed loop).
+//! [`pace::Pace::take`]: "as soon as there is room" in the closed loop, "at the oldest planned moment that is due" in the
+//! open one.
 
 pub mod cli;
 pub mod consume;
@@ -41,9 +45,11 @@ pub mod verify;
 pub mod api;
 pub mod worker;
 
+pub mod alarm;
 pub mod connection;
 pub mod exchange;
 pub mod incoming;
+pub mod pace;
 
 pub mod answer;
 pub mod record;
@@ -52,6 +58,7 @@ pub mod series;
 
 pub mod payload;
 pub mod plan;
+pub mod schedule;
 
 pub mod target;
 pub mod thread_time;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::payload::{EventKey, Payload};
+use crate::schedule::{Arrivals, Stage};
 use crate::target::Target;
 
 /// One request of the run: which connection sends it and as its how-manieth, from 0.
@@ -51,7 +52,7 @@ impl Framing {
 pub enum Extent {
     /// After exactly this many events, however long it takes.
     Events(u64),
-    /// After this long, counted from the first connect.
+    /// After this long, counted from when all connections are made.
     Time(Duration),
 }
 
@@ -62,6 +63,15 @@ pub struct Producer {
     pub name: String,
     /// A newer epoch starts every producer again at sequence 0.
     pub epoch: u64,
+}
+
+/// The open loop: requests are sent at planned moments, whatever the broker does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenLoop {
+    /// How many a second, stage by stage; at least one.
+    pub stages: Vec<Stage>,
+    /// How they follow each other.
+    pub arrivals: Arrivals,
 }
 
 /// A run, decided.
@@ -91,6 +101,8 @@ pub struct Plan {
     pub seed: u64,
     /// How sizes are described in the summary.
     pub size_text: String,
+    /// The plan of when to send; without one, the loop is closed: whenever there is room.
+    pub open_loop: Option<OpenLoop>,
     /// When the run ends.
     pub extent: Extent,
     /// Time at the start that is not measured (but verified).
@@ -156,6 +168,11 @@ impl Plan {
         u64::from(key.request) / self.groups.len() as u64
     }
 
+    /// Events a second at the start of an open loop.
+    pub fn planned_rate(&self, open: &OpenLoop) -> f64 {
+        open.stages.first().map_or(0.0, |stage| stage.requests_per_second * f64::from(self.batch))
+    }
+
     /// The whole run's length when time decides it.
     pub fn time(&self) -> Option<Duration> {
         match self.extent {
@@ -192,6 +209,7 @@ pub(crate) mod tests {
             payload: Payload::Generated(Generated::new(1, Sizes { least: 64, most: 64 })),
             seed: 1,
             size_text: "64 B".into(),
+            open_loop: None,
             extent: Extent::Events(10),
             warmup: Duration::ZERO,
             timeout: Duration::from_secs(10),

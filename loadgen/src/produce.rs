@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
@@ -13,13 +13,12 @@ use crate::api::{Api, ApiError};
 use crate::cli::{Output, ProduceArguments};
 use crate::plan::Plan;
 use crate::progress::{self, Board};
-use crate::record::Window;
 use crate::request::Requests;
 use crate::results::{Results, Verification, merge};
 use crate::summary;
 use crate::verdict::Verdict;
 use crate::verify::verify;
-use crate::worker::{Control, Ended, Report, Run, drive};
+use crate::worker::{Control, Ended, Gate, Report, Run, drive};
 
 /// Exit codes; 0 is success.
 pub(crate) mod exit {
@@ -105,10 +104,8 @@ pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
     let bases = set_up(plan, &api)?;
     let requests = Requests::new(plan);
     let board = Board::new(plan.threads);
-    let start = Instant::now();
-    let from = start + plan.warmup;
-    let window = Window { from, until: plan.time().map(|time| from + time) };
-    let load = Run { plan, requests: &requests, address, start, window, control };
+    let gate = Gate::new(plan.threads);
+    let load = Run { plan, requests: &requests, address, gate: &gate, control };
     thread::scope(|scope| {
         let progress = progress::start(scope, plan, &board);
         let outcome = load_and_verify(load, &board, &api, bases);

@@ -56,11 +56,24 @@ impl std::fmt::Display for ErrorKind {
 /// Counts by kind of error.
 pub type Errors = BTreeMap<ErrorKind, u64>;
 
-/// Counts and latencies over some time.
+/// When a request was to be sent, and when it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Planned; in the closed loop, when it was first sent.
+    pub planned: Instant,
+    /// Sent, the last time if more than once.
+    pub sent: Instant,
+}
+
+/// Counts and latencies over some time. The three clocks, in nanoseconds; without a plan only the second one runs.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Nanoseconds from the actual send of a request to its answer: the service clock.
+    /// From the planned send of a request to its answer.
+    pub response: Histogram<u64>,
+    /// From the actual send of a request to its answer.
     pub service: Histogram<u64>,
+    /// From the planned send of a request to the actual one.
+    pub send_lag: Histogram<u64>,
     /// Acknowledged requests.
     pub requests: u64,
     /// Acknowledged events.
@@ -73,15 +86,22 @@ pub struct Sample {
 
 impl Default for Sample {
     fn default() -> Sample {
-        let service = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are valid");
-        Sample { service, requests: 0, events: 0, bytes: 0, errors: Errors::new() }
+        let empty = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are valid");
+        let [response, service, send_lag] = [empty.clone(), empty.clone(), empty];
+        Sample { response, service, send_lag, requests: 0, events: 0, bytes: 0, errors: Errors::new() }
     }
 }
 
 impl Sample {
     /// Merges another sample into this one.
     pub fn add(&mut self, other: &Sample) {
-        self.service.add(&other.service).expect("all samples have the same bounds");
+        for (times, more) in [
+            (&mut self.response, &other.response),
+            (&mut self.service, &other.service),
+            (&mut self.send_lag, &other.send_lag),
+        ] {
+            times.add(more).expect("all samples have the same bounds");
+        }
         self.requests += other.requests;
         self.events += other.events;
         self.bytes += other.bytes;
@@ -96,13 +116,13 @@ impl Sample {
     }
 
     fn clear(&mut self) {
-        self.service.reset();
+        [&mut self.response, &mut self.service, &mut self.send_lag].into_iter().for_each(Histogram::reset);
         (self.requests, self.events, self.bytes) = (0, 0, 0);
         self.errors.clear();
     }
 
     fn is_empty(&self) -> bool {
-        self.requests == 0 && self.errors.is_empty()
+        self.requests == 0 && self.errors.is_empty() && self.response.is_empty()
     }
 }
 
@@ -128,6 +148,8 @@ pub struct Shelf<'a> {
 #[derive(Debug)]
 pub struct Record<'a> {
     window: Window,
+    /// Whether moments are planned: then all that was planned for the window is measured, however late its answer.
+    planned: bool,
     keep_acks: bool,
     shelf: Shelf<'a>,
     interval: Sample,
@@ -156,6 +178,7 @@ impl<'a> Record<'a> {
     pub fn new(window: Window, keep_acks: bool, now: Instant, shelf: Shelf<'a>) -> Record<'a> {
         Record {
             window,
+            planned: false,
             keep_acks,
             shelf,
             interval: Sample::default(),
@@ -171,6 +194,12 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Begins to measure. With `planned`, a request is measured if its planned moment is in the window, else if it was
+    /// sent and answered in it.
+    pub fn begin(&mut self, window: Window, planned: bool) {
+        (self.window, self.planned) = (window, planned);
+    }
+
     /// Notes a success: `place` is the first offset if the answer told it.
     pub fn acked(&mut self, key: RequestKey, place: Option<u64>, events: u32) {
         self.acked_events += u64::from(events);
@@ -183,20 +212,42 @@ impl<'a> Record<'a> {
     }
 
     /// Measures a success, if it falls into the window.
-    pub fn measure(&mut self, sent: Instant, answered: Instant, events: u32, bytes: usize) {
+    pub fn measure(&mut self, timing: Timing, answered: Instant, events: u32, bytes: usize) {
         let Window { from, until } = self.window;
-        if sent < from || until.is_some_and(|until| answered > until) {
+        let Timing { planned, sent } = timing;
+        if planned < from || !self.planned && until.is_some_and(|until| answered > until) {
             return;
         }
-        let slot = Slot::of(answered.duration_since(from).as_secs());
+        self.turn_to(answered);
+        let nanos = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
+        self.interval.service.saturating_record(nanos(sent, answered));
+        if self.planned {
+            self.interval.response.saturating_record(nanos(planned, answered));
+            self.interval.send_lag.saturating_record(nanos(planned, sent));
+        }
+        self.interval.requests += 1;
+        self.interval.events += u64::from(events);
+        self.interval.bytes += bytes as u64;
+    }
+
+    /// Measures a request that was planned and never sent. It has waited at least until now; to leave it out would hide
+    /// what the broker could not take.
+    pub fn unsent(&mut self, planned: Instant, now: Instant) {
+        if planned >= self.window.from {
+            self.turn_to(now);
+            let waited = now.saturating_duration_since(planned).as_nanos() as u64;
+            self.interval.response.saturating_record(waited);
+            self.interval.send_lag.saturating_record(waited);
+        }
+    }
+
+    /// Makes the interval that of a moment.
+    fn turn_to(&mut self, now: Instant) {
+        let slot = Slot::of(now.saturating_duration_since(self.window.from).as_secs());
         if slot != self.slot {
             self.publish();
             self.slot = slot;
         }
-        self.interval.service.saturating_record(answered.duration_since(sent).as_nanos() as u64);
-        self.interval.requests += 1;
-        self.interval.events += u64::from(events);
-        self.interval.bytes += bytes as u64;
     }
 
     /// Counts an error; errors count during the warm-up too.
@@ -244,7 +295,7 @@ pub(crate) mod tests {
         let window = Window { from: at(1000), until: Some(at(3000)) };
         let mut record = Record::new(window, true, start, kept.shelf());
         for (sent, answered) in [(900, 1100), (1000, 1001), (2500, 2600), (2999, 3001)] {
-            record.measure(at(sent), at(answered), 10, 100);
+            record.measure(Timing { planned: at(sent), sent: at(sent) }, at(answered), 10, 100);
         }
         record.error(ErrorKind::Status(503));
         for _ in 0..2 {

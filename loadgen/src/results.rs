@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::pace::Punctuality;
 use crate::plan::Plan;
 use crate::record::Sample;
 use crate::series::Point;
@@ -37,6 +38,8 @@ pub struct Results {
     pub first_refusal: Option<String>,
     /// Requests of unknown outcome.
     pub unknown: u64,
+    /// How the plan of the open loop was kept.
+    pub punctuality: Option<Punctuality>,
     /// What each thread did with its time.
     pub shares: Vec<Share>,
     /// CPU time of all threads together.
@@ -62,6 +65,7 @@ impl Results {
             requests: self.sample.requests,
             refused: self.refused,
             unknown: self.unknown,
+            punctuality: self.punctuality,
             busiest: self.shares.iter().copied().max_by(|a, b| a.taken().total_cmp(&b.taken())).unwrap_or_default(),
             wall: self.wall,
             rates: &self.points.iter().map(Point::events_per_second).collect::<Vec<_>>(),
@@ -102,13 +106,14 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         refused: 0,
         first_refusal: None,
         unknown: 0,
+        punctuality: None,
         shares: Vec::new(),
         cpu: Duration::ZERO,
         wall: Duration::ZERO,
         silent: false,
         verification: Verification::Skipped,
     };
-    for Report { mut record, ended, time, wall, measured } in reports {
+    for Report { mut record, ended, time, wall, measured, punctuality } in reports {
         results.sample.add(&record.total);
         results.measured = results.measured.max(measured);
         results.wall = results.wall.max(wall);
@@ -117,6 +122,9 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         results.acked_events += record.acked_events;
         results.refused += record.refused.len() as u64;
         results.unknown += record.unknown.len() as u64;
+        if let Some(more) = punctuality {
+            results.punctuality.get_or_insert_default().add(more);
+        }
         results.silent |= ended == Ended::Silent;
         results.first_refusal = results.first_refusal.or(record.first_refusal);
         // One worker is the usual case: its acknowledgements are moved, not copied.

@@ -83,8 +83,12 @@ pub struct Point {
     pub bytes: u64,
     /// Errors of any kind.
     pub errors: u64,
+    /// From the planned send of a request to its answer; nothing in the closed loop.
+    pub response: Option<Quantiles>,
     /// From the actual send of a request to its answer.
     pub service: Option<Quantiles>,
+    /// From the planned send of a request to the actual one; nothing in the closed loop.
+    pub send_lag: Option<Quantiles>,
 }
 
 impl Point {
@@ -95,7 +99,9 @@ impl Point {
             events: sample.events,
             bytes: sample.bytes,
             errors: sample.errors.values().sum(),
+            response: Quantiles::of(&sample.response),
             service: Quantiles::of(&sample.service),
+            send_lag: Quantiles::of(&sample.send_lag),
         }
     }
 
@@ -106,7 +112,7 @@ impl Point {
 }
 
 /// Collects points while a run goes on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Series {
     closed: Vec<Point>,
     open: BTreeMap<Slot, Sample>,

@@ -1,8 +1,10 @@
 //! The end of a run on stdout: at most twelve lines, or one JSON object. Percentiles come from the merged histogram;
 //! nothing is averaged.
 
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::pace::LATE;
 use crate::plan::{Extent, Plan};
 use crate::results::{Results, Verification};
 use crate::units::{grouped, nanoseconds, rate};
@@ -39,14 +41,40 @@ pub fn text(plan: &Plan, results: &Results) -> String {
         ),
     );
     row("", QUANTILES.map(|(name, _)| format!("{name:>9}")).concat());
-    row("service", QUANTILES.map(|(_, q)| format!("{:>9}", nanoseconds(sample.service.value_at_quantile(q)))).concat());
-    row("note", NOTE.into());
+    let mut clock = |name: &str, times: &Histogram<u64>| {
+        row(name, QUANTILES.map(|(_, q)| format!("{:>9}", nanoseconds(times.value_at_quantile(q)))).concat());
+    };
+    if results.punctuality.is_some() {
+        clock("response", &sample.response);
+    }
+    clock("service", &sample.service);
+    if results.punctuality.is_some() {
+        clock("send lag", &sample.send_lag);
+    }
+    row("plan", pacing(plan, results));
     row("errors", errors(results));
     let shares: Vec<String> = results.shares.iter().map(|share| share_text(*share)).collect();
     let each = results.cpu_us_per_request(plan).map_or_else(String::new, |us| format!(", {us:.2} µs CPU a request"));
     row("generator", format!("{}{each}", shares.join(" + ")));
     row("verify", verification(results));
     lines.join("\n")
+}
+
+/// How sends were planned, and how the plan was kept.
+fn pacing(plan: &Plan, results: &Results) -> String {
+    match (&plan.open_loop, results.punctuality) {
+        (Some(open), Some(kept)) => format!(
+            "{} events/s ({}): {} sends, {} late by more than {} ({} by the generator), {} never sent",
+            rate(plan.planned_rate(open)),
+            open.arrivals.name(),
+            grouped(kept.planned),
+            grouped(kept.late),
+            nanoseconds(LATE.as_nanos() as u64),
+            grouped(kept.late_by_generator),
+            grouped(kept.unsent),
+        ),
+        _ => NOTE.into(),
+    }
 }
 
 fn share_text(share: Share) -> String {
@@ -111,14 +139,19 @@ fn verification(results: &Results) -> String {
     }
 }
 
+/// Percentiles by name; null of a clock that did not run.
+fn microseconds(times: &Histogram<u64>) -> Value {
+    if times.is_empty() {
+        return Value::Null;
+    }
+    let value = |q: f64| json!(times.value_at_quantile(q) as f64 / 1000.0);
+    QUANTILES.iter().map(|(name, q)| ((*name).to_owned(), value(*q))).collect::<serde_json::Map<_, _>>().into()
+}
+
 /// The summary for programs.
 pub fn json(plan: &Plan, results: &Results) -> Value {
     let (verdict, reason) = results.verdict();
     let sample = &results.sample;
-    let service: serde_json::Map<String, Value> = QUANTILES
-        .iter()
-        .map(|(name, q)| ((*name).to_owned(), json!(sample.service.value_at_quantile(*q) as f64 / 1000.0)))
-        .collect();
     let errors: serde_json::Map<String, Value> =
         sample.errors.iter().map(|(kind, count)| (kind.to_string(), json!(count))).collect();
     json!({
@@ -126,8 +159,16 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
         "profile": "produce",
         "verdict": verdict.to_string(),
         "reason": reason,
-        "loop": "closed",
-        "note": NOTE,
+        "loop": if results.punctuality.is_some() { "open" } else { "closed" },
+        "note": if results.punctuality.is_some() { Value::Null } else { json!(NOTE) },
+        "plan": plan.open_loop.as_ref().zip(results.punctuality).map(|(open, kept)| json!({
+            "events_per_second": plan.planned_rate(open),
+            "arrivals": open.arrivals.name(),
+            "sends": kept.planned,
+            "late": kept.late,
+            "late_by_generator": kept.late_by_generator,
+            "unsent": kept.unsent,
+        })),
         "target": { "url": plan.target.to_string(), "groups": plan.groups.len(), "first_group": plan.groups[0] },
         "load": {
             "connections": plan.connections,
@@ -150,7 +191,9 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "requests_per_second": results.rate(sample.requests as f64),
             "mib_per_second": results.rate(sample.bytes as f64 / MEBIBYTE),
             "events_by_second": results.points.iter().map(|point| point.events).collect::<Vec<_>>(),
-            "service_us": service,
+            "response_us": microseconds(&sample.response),
+            "service_us": microseconds(&sample.service),
+            "send_lag_us": microseconds(&sample.send_lag),
         },
         "errors": errors,
         "refused_requests": results.refused,
@@ -195,8 +238,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::tests::plan;
+    use crate::pace::Punctuality;
+    use crate::plan::{OpenLoop, tests::plan};
     use crate::record::{ErrorKind, Sample};
+    use crate::schedule::{Arrivals, Stage};
     use crate::verify::Findings;
 
     fn results() -> Results {
@@ -215,6 +260,7 @@ mod tests {
             refused: 0,
             first_refusal: None,
             unknown: 1,
+            punctuality: None,
             shares: vec![Share { running: 0.5, waiting: 0.0 }, Share { running: 0.25, waiting: 0.5 }],
             cpu: Duration::from_millis(1500),
             wall: Duration::from_secs(2),
@@ -241,6 +287,30 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_open_loop_shows_three_clocks_and_how_its_plan_was_kept() {
+        let stages = vec![Stage { length: Duration::ZERO, requests_per_second: 2_500.0 }];
+        let plan = Plan { open_loop: Some(OpenLoop { stages, arrivals: Arrivals::Poisson }), batch: 2, ..plan() };
+        let mut results = results();
+        results.punctuality = Some(Punctuality { planned: 5_000, late: 7, late_by_generator: 2, unsent: 1 });
+        results.sample.response.record(7_000).unwrap();
+        results.sample.send_lag.record(2_000).unwrap();
+        let text = text(&plan, &results);
+        assert!(text.lines().count() <= 12, "{text}");
+        for part in [
+            "response     7.00 µs",
+            "service       500 µs",
+            "send lag     2.00 µs",
+            "5 000 events/s (poisson): 5 000 sends, 7 late by more than 1.00 ms (2 by the generator), 1 never sent",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        let value = json(&plan, &results);
+        assert_eq!((&value["loop"], &value["note"]), (&json!("open"), &Value::Null));
+        assert_eq!((&value["plan"]["late"], &value["plan"]["events_per_second"]), (&json!(7), &json!(5000.0)));
+        assert_eq!(value["measured"]["response_us"]["max"].as_f64().unwrap().round(), 7.0);
     }
 
     #[test]

@@ -24,6 +24,12 @@ impl ThreadTime {
         let waiting = told.split_ascii_whitespace().nth(1).and_then(|nanos| nanos.parse().ok());
         ThreadTime { running, waiting: waiting.map(Duration::from_nanos).unwrap_or_default() }
     }
+
+    /// What was added since an earlier look.
+    pub fn since(self, earlier: ThreadTime) -> ThreadTime {
+        let (running, waiting) = (self.running - earlier.running, self.waiting.saturating_sub(earlier.waiting));
+        ThreadTime { running, waiting }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::pace::Punctuality;
 use crate::record::{ErrorKind, Errors};
 use crate::thread_time::ThreadTime;
 use crate::verify::Findings;
@@ -14,6 +15,9 @@ const JUDGED_MIN: Duration = Duration::from_secs(1);
 
 /// Share of "busy" answers above which the broker counts as overloaded.
 const PUSHED_BACK_MAX: f64 = 0.01;
+
+/// Share of planned requests above which it matters that they were late by the generator, or never sent.
+const UNPUNCTUAL_MAX: f64 = 0.01;
 
 /// Whole seconds needed to say whether the rate drifted, and by how much it may.
 const DRIFT_SECONDS_MIN: usize = 9;
@@ -79,6 +83,8 @@ pub struct Evidence<'r> {
     pub refused: u64,
     /// Requests of unknown outcome.
     pub unknown: u64,
+    /// How the plan of the open loop was kept.
+    pub punctuality: Option<Punctuality>,
     /// What the busiest generator thread did with its time.
     pub busiest: Share,
     /// How long that was measured.
@@ -126,6 +132,17 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
             format!("a generator thread was busy {running:.0} % of the time and without a core {waiting:.0} %");
         return (Verdict::GeneratorLimited, reason);
     }
+    if let Some(Punctuality { planned, late_by_generator, unsent, .. }) = evidence.punctuality {
+        let too_many = |count: u64| count as f64 > UNPUNCTUAL_MAX * planned as f64;
+        if too_many(late_by_generator) {
+            let reason = format!("{late_by_generator} of {planned} sends were late though a connection was free");
+            return (Verdict::GeneratorLimited, reason);
+        }
+        if too_many(unsent) {
+            let reason = format!("{unsent} of {planned} sends were not made: all connections waited for answers");
+            return (Verdict::Overloaded, reason);
+        }
+    }
     let pushed_back = count(ErrorKind::Status(429)) + count(ErrorKind::Status(503));
     if pushed_back as f64 > PUSHED_BACK_MAX * (evidence.requests + pushed_back) as f64 {
         return (Verdict::Overloaded, format!("{pushed_back} answers said busy"));
@@ -160,6 +177,10 @@ mod tests {
         Share { running, waiting }
     }
 
+    fn kept(planned: u64, late_by_generator: u64, unsent: u64) -> Option<Punctuality> {
+        Some(Punctuality { planned, late: planned, late_by_generator, unsent })
+    }
+
     fn sound<'r>() -> Evidence<'r> {
         Evidence { requests: 1000, busiest: share(0.5, 0.0), wall: Duration::from_secs(30), ..Evidence::default() }
     }
@@ -171,7 +192,7 @@ mod tests {
     /// What is changed about a sound run, and its verdict then.
     type Case = (fn(&mut Evidence<'_>), Verdict);
 
-    const CASES: [Case; 16] = [
+    const CASES: [Case; 21] = [
         (|_| {}, Verdict::Valid),
         (|run| error(run, ErrorKind::BadAnswer, 1), Verdict::Incorrect),
         (|run| run.unfinished = Some("gone"), Verdict::Unstable),
@@ -186,6 +207,11 @@ mod tests {
         (|run| run.busiest = share(0.91, 0.0), Verdict::GeneratorLimited),
         (|run| run.busiest = share(0.5, 0.41), Verdict::GeneratorLimited),
         (|run| run.busiest = share(0.5, 0.39), Verdict::Valid),
+        (|run| run.punctuality = kept(1000, 10, 10), Verdict::Valid),
+        (|run| run.punctuality = kept(1000, 11, 0), Verdict::GeneratorLimited),
+        (|run| run.punctuality = kept(1000, 0, 11), Verdict::Overloaded),
+        (|run| run.punctuality = kept(1000, 11, 900), Verdict::GeneratorLimited),
+        (|run| run.punctuality = kept(0, 0, 0), Verdict::Valid),
         (|run| error(run, ErrorKind::Status(503), 11), Verdict::Overloaded),
         (|run| error(run, ErrorKind::Status(429), 10), Verdict::Valid),
     ];

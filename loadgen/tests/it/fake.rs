@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     Corrupt,
     /// The answer names the offset after the right one.
     WrongOffset,
+    /// Stored, and answered half a second later.
+    Delay,
     /// Never answered, and not stored.
     Stall,
     /// The connection ends before it is stored.
@@ -164,6 +166,7 @@ impl Drop for Broker {
 /// What comes after a request on its connection.
 enum Next {
     Answer(Answer),
+    AnswerAfter(Duration, Answer),
     AnswerAndClose(Answer),
     Close,
     Never,
@@ -177,6 +180,10 @@ fn serve(connection: usize, mut peer: Peer, state: &Mutex<State>, stop: &AtomicB
         };
         match next {
             Next::Answer(answer) => peer.answer(&answer, in_pieces),
+            Next::AnswerAfter(pause, answer) => {
+                thread::sleep(pause);
+                peer.answer(&answer, in_pieces);
+            }
             Next::AnswerAndClose(mut answer) => {
                 answer.headers.push(("Connection", "close".into()));
                 return peer.answer(&answer, in_pieces);
@@ -287,6 +294,7 @@ fn see(connection: usize, request: &Request, group: &str) -> Seen {
 fn stored(mut answer: Answer, fault: Option<Fault>) -> Next {
     match fault {
         Some(Fault::CloseAfter) => return Next::Close,
+        Some(Fault::Delay) => return Next::AnswerAfter(Duration::from_millis(500), answer),
         Some(Fault::AnswerAndClose) => return Next::AnswerAndClose(answer),
         Some(Fault::BusyYetStored) => answer = Answer::busy(),
         Some(Fault::NoOffset) => answer = Answer::of(204, b""),

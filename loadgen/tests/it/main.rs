@@ -5,6 +5,7 @@ mod fake;
 
 mod clean;
 mod faults;
+mod open_loop;
 mod runs;
 mod trouble;
 mod usage;
