@@ -85,6 +85,10 @@ pub const PACE_BYTES: u64 = 1 << 20;
 
 /// Bytes read from a segment, and sent to a reader, at once.
 pub const READ_PIECE_BYTES: usize = 256 << 10;
+/// Bytes of a finite answer that are held while its end is looked for; what lies beyond is read again to be sent.
+pub const HELD_BYTES: usize = 2 << 20;
+/// Answers that a core holds at the same time; of any more only the first piece is held.
+pub const HELD_ANSWERS_MAX: usize = 16;
 /// Events of one finite answer.
 pub const READ_EVENTS_MAX: u64 = 10_000;
 /// Events of one finite answer when the caller does not say.

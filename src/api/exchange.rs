@@ -9,6 +9,7 @@ use super::problem::Problem;
 use crate::http::{Reply, ReplyTo};
 use crate::io::deadline::Deadline;
 use crate::io::socket::Socket;
+use crate::limits::READ_PIECE_BYTES;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -92,6 +93,24 @@ impl Exchange {
     /// # Errors
     /// When the peer is gone or takes nothing.
     pub async fn flush(&mut self) -> Result<(), Hangup> {
+        self.send(false).await
+    }
+
+    /// Writes the body of an answer whose head has gathered. A large one is sent from where it stands.
+    ///
+    /// # Errors
+    /// When the peer is gone or takes nothing.
+    pub async fn write_body(&mut self, body: Vec<u8>) -> Result<(), Hangup> {
+        if self.out.len() + body.len() < READ_PIECE_BYTES / 4 {
+            self.out.extend_from_slice(&body);
+            return Ok(());
+        }
+        self.send(true).await?;
+        self.out = body;
+        self.send(false).await
+    }
+
+    async fn send(&mut self, more: bool) -> Result<(), Hangup> {
         // Also with nothing to send: an answer that was cut off ends its connection.
         if self.hung_up {
             return Err(Hangup);
@@ -100,11 +119,11 @@ impl Exchange {
             return Ok(());
         }
         self.deadline.limit_send(Instant::now() + self.context.broker.config.http.send);
-        let (result, mut out) = self.socket.send(std::mem::take(&mut self.out)).await;
+        let (result, mut out) = self.socket.send(std::mem::take(&mut self.out), more).await;
         self.deadline.clear();
         out.clear();
         // Between answers a connection holds no more memory than an ordinary answer needs.
-        if out.capacity() <= crate::limits::READ_PIECE_BYTES * 2 {
+        if out.capacity() <= READ_PIECE_BYTES * 2 {
             self.out = out;
         }
         if result.is_err() {

@@ -20,6 +20,7 @@ pub mod consumer;
 pub mod encode;
 pub mod event;
 pub mod exchange;
+mod finite;
 pub mod groups;
 pub mod json;
 pub mod key_path;
@@ -129,6 +130,8 @@ pub struct Context {
     pub events: RefCell<NewEvents>,
     /// Encoded events that the next reader may want.
     pub pieces: RefCell<Pieces>,
+    /// Finite answers that are held in memory until their end is known.
+    pub held_answers: Cell<usize>,
     /// Counters of this core by route and status.
     pub requests: Requests,
     /// `Host` of the last request that was let in.

@@ -1,13 +1,11 @@
 //! Events out, without a position: `GET /v1/groups/{group}/events`.
 //!
-//! A finite answer ends at `limit` events, at `max_bytes` of them, at `until` or at the tail, and says where to go on. It
-//! is made from pieces of the log and sent as it is made; only what fits one piece is ever in memory. It ends before a gap;
-//! one that begins in a gap says so and goes on behind it.
+//! What is asked for is found out here; [`finite`] and [`live`] answer.
 
 use super::Context;
 use super::auth::Caller;
-use super::encode::EventEncoder;
 use super::exchange::Exchange;
+use super::finite::{self, Bounds};
 use super::live;
 use super::parameters::Parameters;
 use super::position::Position;
@@ -16,8 +14,7 @@ use crate::group::gaps::Gap;
 use crate::http::{Head, Known};
 use crate::limits::{READ_BYTES_DEFAULT, READ_BYTES_MAX, READ_EVENTS_DEFAULT, READ_EVENTS_MAX, WAIT_SECONDS_MAX};
 use crate::shard::Fault;
-use crate::shard::cursor::{Cursor, Frames};
-use crate::shard::directory::Entry;
+use crate::shard::cursor::Cursor;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,25 +29,6 @@ pub enum Format {
     Frames,
     /// Server-sent events (live only).
     Sse,
-}
-
-/// What a finite answer may hold.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    events: u64,
-    bytes: u64,
-    until: u64,
-}
-
-/// Where a finite answer begins and ends.
-#[derive(Clone, Copy, Debug)]
-struct Extent {
-    /// The gap before its first event, if it was asked for what is lost.
-    gap: Option<Gap>,
-    from: u64,
-    next: u64,
-    events: u64,
-    bytes: u64,
 }
 
 const KNOWN: [&str; 8] = ["from", "until", "limit", "max_bytes", "wait", "live", "order", "token"];
@@ -137,7 +115,7 @@ pub async fn events(
     if from == range.tail && from < bounds.until && !wait.is_zero() {
         wait_for_events(&cursor, wait, context, caller, exchange).await?;
     }
-    finite(&entry, cursor, format, bounds, exchange).await
+    finite::answer(context, cursor, format, bounds, exchange).await
 }
 
 /// The offset that an event stream goes on at.
@@ -176,80 +154,6 @@ async fn wait_for_events(
     Ok(())
 }
 
-/// Writes a finite answer.
-async fn finite(
-    entry: &Entry,
-    mut cursor: Cursor,
-    format: Format,
-    bounds: Bounds,
-    exchange: &mut Exchange,
-) -> Result<(), Problem> {
-    let mut frames = Frames::default();
-    let mut encoder = EventEncoder::default();
-    let mut body = Vec::new();
-    let mut extent = Extent { gap: None, from: cursor.offset(), next: cursor.offset(), events: 0, bytes: 0 };
-    // The first piece decides: most answers end in it and then have a length.
-    let mut first = take(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await;
-    if let Err(Fault::Lost { from, to }) = first {
-        cursor.advance(to);
-        (extent.gap, extent.from, extent.next) = (Some(Gap { from, to }), to, to);
-        first = take(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await;
-    }
-    let mut more = first?;
-    let tail = cursor.range().await?.tail;
-    more &= extent.next < tail;
-    if !more {
-        exchange.delivered(extent.events);
-        let up_to_date = extent.next >= tail;
-        match format {
-            Format::Json => {
-                let mut list = Vec::with_capacity(body.len() + 80);
-                list.extend_from_slice(b"{\"events\":[");
-                list.extend_from_slice(&body);
-                list.extend_from_slice(closing(&extent, tail, up_to_date).as_bytes());
-                exchange.reply(200).header("X-Content-Type-Options", "nosniff").body("application/json", &list);
-            }
-            _ => reply_head(exchange, &extent, tail).body(media_type(format), &body),
-        }
-        return Ok(());
-    }
-    // Everything but JSON says in its head where it ends, so the end is looked for first.
-    let (reply, upto) = match format {
-        Format::Json => (exchange.reply(200).header("X-Content-Type-Options", "nosniff"), u64::MAX),
-        _ => {
-            let mut ahead = Cursor::new(cursor.shards(), entry.table.shard, entry.table.number, extent.next);
-            let mut end = extent;
-            while take_more(&mut ahead, &mut frames, format, bounds, &mut end, None).await? {}
-            (reply_head(exchange, &end, tail), end.next)
-        }
-    };
-    let stream = reply.stream(media_type(format));
-    if !stream.has_body() {
-        return Ok(());
-    }
-    if format == Format::Json {
-        body.splice(..0, b"{\"events\":[".iter().copied());
-    }
-    let bounds = Bounds { until: bounds.until.min(upto), ..bounds };
-    loop {
-        stream.write(&mut exchange.out, &body);
-        body.clear();
-        if exchange.flush().await.is_err() || !more {
-            break;
-        }
-        match take_more(&mut cursor, &mut frames, format, bounds, &mut extent, Some((&mut encoder, &mut body))).await {
-            Ok(goes_on) => more = goes_on,
-            Err(fault) => return cut_off(exchange, &fault),
-        }
-    }
-    if format == Format::Json {
-        stream.write(&mut exchange.out, closing(&extent, tail, extent.next >= tail).as_bytes());
-    }
-    stream.finish(&mut exchange.out);
-    exchange.delivered(extent.events);
-    Ok(())
-}
-
 /// An answer that has begun cannot turn into a problem: the connection ends in the middle of it, which no client takes for
 /// a complete answer.
 pub(super) fn cut_off(exchange: &mut Exchange, fault: &Fault) -> Result<(), Problem> {
@@ -258,101 +162,9 @@ pub(super) fn cut_off(exchange: &mut Exchange, fault: &Fault) -> Result<(), Prob
     Ok(())
 }
 
-fn reply_head<'o>(exchange: &'o mut Exchange, extent: &Extent, tail: u64) -> crate::http::Reply<'o> {
-    let reply = exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-    let reply = reply.number("Eddyline-First", extent.from).number("Eddyline-Next", extent.next);
-    let reply = reply.number("Eddyline-Tail", tail);
-    match extent.gap {
-        Some(gap) => reply.header("Eddyline-Gap", gap.to_string()),
-        None => reply,
-    }
-}
-
-fn closing(extent: &Extent, tail: u64, up_to_date: bool) -> String {
-    let gap = extent.gap.map(gap_member).unwrap_or_default();
-    format!("],\"next\":{},\"tail\":{},\"up_to_date\":{up_to_date}{gap}}}", extent.next, tail.max(extent.next))
-}
-
 /// A gap as a member of an object that goes on before it.
 pub(super) fn gap_member(Gap { from, to }: Gap) -> String {
     format!(",\"gap\":{{\"from\":{from},\"to\":{to}}}")
-}
-
-/// Reads one piece of the log and appends what of it belongs to the answer; false when the answer is complete. Without
-/// anything to append to, the extent alone is wanted.
-async fn take(
-    cursor: &mut Cursor,
-    frames: &mut Frames,
-    format: Format,
-    bounds: Bounds,
-    extent: &mut Extent,
-    mut to: Option<(&mut EventEncoder, &mut Vec<u8>)>,
-) -> Result<bool, Fault> {
-    if extent.next >= bounds.until || !cursor.read(frames).await? {
-        return Ok(false);
-    }
-    let before = cursor.offset();
-    for frame in frames.iter() {
-        if format == Format::Frames {
-            let end = frame.header.next_offset().min(bounds.until);
-            let events = end - extent.next;
-            let fits = extent.bytes + frame.bytes.len() as u64 <= bounds.bytes || extent.events == 0;
-            if !fits {
-                return Ok(false);
-            }
-            if let Some((_, out)) = &mut to {
-                out.extend_from_slice(frame.bytes);
-            }
-            let taken = events.min(bounds.events - extent.events);
-            extent.next += taken;
-            extent.events += taken;
-            extent.bytes += frame.bytes.len() as u64;
-            if extent.events >= bounds.events || extent.next >= bounds.until {
-                return Ok(false);
-            }
-            continue;
-        }
-        for event in frame.events() {
-            let event = event.map_err(|fault| cursor.corrupt(&fault))?;
-            if event.offset < before {
-                continue;
-            }
-            let bytes = event.data.len() as u64;
-            let full = extent.events >= bounds.events || (extent.events > 0 && extent.bytes + bytes > bounds.bytes);
-            if full || event.offset >= bounds.until {
-                return Ok(false);
-            }
-            if let Some((encoder, out)) = &mut to {
-                if format == Format::Json && extent.events > 0 {
-                    out.push(b',');
-                }
-                encoder.event(out, &event);
-                if format == Format::Ndjson {
-                    out.push(b'\n');
-                }
-            }
-            extent.next = event.offset + 1;
-            extent.events += 1;
-            extent.bytes += bytes;
-        }
-    }
-    cursor.advance(extent.next);
-    Ok(extent.events < bounds.events && extent.bytes < bounds.bytes && extent.next < bounds.until)
-}
-
-/// The pieces behind the first: the answer ends where damage or a gap begins, and whoever goes on there is told of it.
-async fn take_more(
-    cursor: &mut Cursor,
-    frames: &mut Frames,
-    format: Format,
-    bounds: Bounds,
-    extent: &mut Extent,
-    to: Option<(&mut EventEncoder, &mut Vec<u8>)>,
-) -> Result<bool, Fault> {
-    match take(cursor, frames, format, bounds, extent, to).await {
-        Err(Fault::Corrupt { .. } | Fault::Lost { .. } | Fault::Gone { .. }) => Ok(false),
-        other => other,
-    }
 }
 
 /// Media type of a finite answer.

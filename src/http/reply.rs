@@ -148,6 +148,13 @@ impl<'o> Reply<'o> {
         stream
     }
 
+    /// Ends the head of a reply whose body has that many bytes and is written piece by piece.
+    pub fn stream_of(self, content_type: impl AsRef<[u8]>, bytes: u64) -> Stream {
+        let stream = Stream::of_length(self.to);
+        self.header("Content-Type", content_type).length(bytes);
+        stream
+    }
+
     /// Writes the fields that frame the body, and the empty line.
     fn end(self, keep_alive: bool, framing: &[u8]) -> &'o mut Vec<u8> {
         let Self { out, to, .. } = self;

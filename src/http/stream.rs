@@ -4,7 +4,7 @@
 
 use super::reply::ReplyTo;
 
-/// How to write a body whose length was not known when its head was written.
+/// How to write a body piece by piece, after its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
     coding: Coding,
@@ -14,7 +14,7 @@ pub struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Coding {
     Chunked,
-    /// The bytes as they are, until the connection ends.
+    /// The bytes as they are, until the length that the head told, or the end of the connection.
     Plain,
     /// The answer to HEAD.
     Nothing,
@@ -39,6 +39,12 @@ impl Stream {
             _ => Coding::Chunked,
         };
         Self { coding, keep_alive: to.keep_alive && to.minor_version == 1 }
+    }
+
+    /// The body of an answer whose head tells its length.
+    pub(super) fn of_length(to: ReplyTo) -> Self {
+        let coding = if to.head_only { Coding::Nothing } else { Coding::Plain };
+        Self { coding, keep_alive: to.keep_alive }
     }
 
     /// The connection goes on after this body.

@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::ReadWriteFlags;
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -275,16 +275,25 @@ impl SegmentFile {
     /// # Errors
     /// The operating system's.
     pub fn read_cached(&self, buffer: &mut Vec<u8>, want: usize, position: u64) -> io::Result<Option<usize>> {
-        let start = buffer.len();
-        buffer.resize(start + want, 0);
-        let mut slices = [io::IoSliceMut::new(&mut buffer[start..])];
-        let result = rustix::io::preadv2(self.0.as_fd(), &mut slices, position, ReadWriteFlags::NOWAIT);
-        buffer.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
-            Ok(read) => Ok(Some(read)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP) => Ok(None),
-            Err(error) => Err(error.into()),
+        buffer.reserve(want);
+        let room = IoVec { start: buffer.spare_capacity_mut().as_mut_ptr().cast(), length: want };
+        let flags = ReadWriteFlags::NOWAIT.bits() as i32;
+        #[expect(unsafe_code, reason = "rustix's preadv2 reads into initialised memory alone")]
+        // SAFETY: the descriptor is open, and `room` is the one piece: `want` bytes of spare capacity, which are ours.
+        let result = unsafe { preadv2(self.0.as_raw_fd(), &raw const room, 1, position as i64, flags) };
+        let Ok(read) = usize::try_from(result) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Unsupported => Ok(None),
+                _ => Err(error),
+            };
+        };
+        #[expect(unsafe_code, reason = "the kernel filled spare capacity")]
+        // SAFETY: `want` bytes of spare capacity were reserved, and the kernel initialised the first `read <= want`.
+        unsafe {
+            buffer.set_len(buffer.len() + read);
         }
+        Ok(Some(read))
     }
 
     /// Reads up to `want` bytes at `position` through the ring, appended to `buffer`.
@@ -321,10 +330,19 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8], mut position: u64) -> io::Result<
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "rustix has no sync_file_range")]
+/// `struct iovec`.
+#[repr(C)]
+struct IoVec {
+    start: *mut u8,
+    length: usize,
+}
+
+#[expect(unsafe_code, reason = "rustix lacks the one, and the other into spare capacity")]
 unsafe extern "C" {
     /// `sync_file_range(2)`.
     fn sync_file_range(fd: i32, offset: i64, nbytes: i64, flags: u32) -> i32;
+    /// `preadv2(2)`.
+    fn preadv2(fd: i32, pieces: *const IoVec, count: i32, offset: i64, flags: i32) -> isize;
 }
 
 /// Creates or grows a file to at least `length` bytes that are allocated on the disk, and syncs it.

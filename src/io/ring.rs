@@ -129,13 +129,15 @@ pub(super) async fn accept(fd: &Rc<OwnedFd>) -> io::Result<OwnedFd> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(accepted as i32) })
 }
 
-/// Sends `buffer[start..]`; the kernel retries short sends itself, so less only comes with an error to follow.
-pub(super) async fn send(fd: &Rc<OwnedFd>, buffer: Vec<u8>, start: usize) -> (io::Result<usize>, Vec<u8>) {
+/// Sends `buffer[start..]`; the kernel retries short sends itself, so less only comes with an error to follow. With `more`
+/// to come at once, what would not fill a packet waits for that.
+pub(super) async fn send(fd: &Rc<OwnedFd>, buffer: Vec<u8>, start: usize, more: bool) -> (io::Result<usize>, Vec<u8>) {
     const WAIT_ALL: i32 = 0x100;
     const NO_SIGNAL: i32 = 0x4000;
+    const MORE: i32 = 0x8000;
     let bytes = &buffer[start..];
     let entry = opcode::Send::new(types::Fd(fd.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32);
-    let entry = entry.flags(WAIT_ALL | NO_SIGNAL).build();
+    let entry = entry.flags(WAIT_ALL | NO_SIGNAL | if more { MORE } else { 0 }).build();
     let (result, (buffer, _)) = submit(entry, (buffer, Rc::clone(fd))).await;
     (result.map(|sent| sent as usize), buffer)
 }

@@ -146,15 +146,15 @@ impl Socket {
         Ok(received)
     }
 
-    /// Sends all of `buffer` and gives it back.
+    /// Sends all of `buffer` and gives it back. With `more` to come at once, what would not fill a packet waits for that.
     ///
     /// # Errors
     /// A broken connection, or one that was [shut down](Self::shutdown) meanwhile.
-    pub async fn send(&self, mut buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+    pub async fn send(&self, mut buffer: Vec<u8>, more: bool) -> (io::Result<()>, Vec<u8>) {
         let mut sent = 0;
         while sent < buffer.len() {
             let result;
-            (result, buffer) = ring::send(&self.0, buffer, sent).await;
+            (result, buffer) = ring::send(&self.0, buffer, sent, more).await;
             match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buffer),
                 Ok(more) => sent += more,

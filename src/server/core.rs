@@ -134,6 +134,7 @@ impl Core {
             buffers: RefCell::new(Pool::new(RECEIVE_BUFFERS_KEPT, RECEIVE_BYTES * 2)),
             events: RefCell::default(),
             pieces: RefCell::default(),
+            held_answers: Cell::default(),
             requests: Requests::default(),
             host: RefCell::default(),
             broker: Arc::clone(&self.broker),

@@ -34,6 +34,25 @@ impl Frames {
     }
 }
 
+impl Frames {
+    /// Bytes of memory they take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.buffer.capacity() + self.memory.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// The first `length` bytes of the frames, which are whole frames.
+    #[must_use]
+    pub fn into_bytes(mut self, length: usize) -> Vec<u8> {
+        self.buffer.truncate(self.used);
+        for frame in &self.memory {
+            self.buffer.extend_from_slice(frame);
+        }
+        self.buffer.truncate(length);
+        self.buffer
+    }
+}
+
 struct FilePlace {
     file: SegmentFile,
     name: (u32, u32),
@@ -57,6 +76,12 @@ impl Cursor {
     #[must_use]
     pub fn new(shards: Rc<Shards>, shard: u16, group: u32, offset: u64) -> Self {
         Self { shards, shard, group, offset, read_next: offset, place: None }
+    }
+
+    /// Number of its shard.
+    #[must_use]
+    pub fn shard(&self) -> u16 {
+        self.shard
     }
 
     /// Number of the group.

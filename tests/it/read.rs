@@ -229,10 +229,11 @@ fn the_newest_events_come_first_when_asked_for() {
     client.assert_in_step("frames");
 }
 
-/// The events that a broker with small segments is filled with: of many sizes, in batches of many lengths.
+/// The events that a broker with small segments is filled with: of many sizes, in batches of many lengths. All of them are
+/// more than what is held of an answer.
 fn events() -> Vec<String> {
     let size = |number: usize| match number % 100 {
-        0 => 20_000,
+        0 => 50_000,
         1..10 => 1_000 + number % 777,
         _ => number * 31 % 200,
     };
