@@ -11,8 +11,12 @@ use crate::consume::plan::{ConsumePlan, Kind};
 use crate::payload::{EVENT_BYTES_MIN, Generated, Lines, Payload};
 use crate::plan::{Extent, Framing, OpenLoop, Plan, Producer};
 use crate::schedule::{Arrivals, Stage};
+use crate::slo::Objective;
 use crate::target::Target;
-use crate::units::{Sizes, parse_count, parse_duration, parse_sizes};
+use crate::units::{Sizes, parse_count, parse_duration, parse_sizes, parse_stages};
+
+/// Lengths and rates.
+type Stages = Vec<(Duration, u64)>;
 
 /// Time of a run that names neither time nor count.
 const DURATION_DEFAULT: Duration = Duration::from_secs(30);
@@ -38,11 +42,15 @@ Examples:
       deduplicated: lost connections are made again and the same requests repeated
   loadgen produce --group load --rate 20k -c 256 -d 1m
       open loop: 20 000 events a second whatever the broker does, so that nothing it delays is hidden
+  loadgen produce --group load --stages 30s:10k,30s:20k --slo 'p99<5ms'
+      two rates one after the other; exit code 99 if 99 of 100 answers did not come within 5 ms of their planned send
+  loadgen produce --group load --find-max --slo 'p99<5ms' -d 10s
+      the highest rate that still meets the objective
   taskset -c 1 loadgen produce --group load --no-verify -o json
       on a core of its own, without reading back, for programs
 
 Only the verdicts VALID and OVERLOADED may be quoted. Exit codes: 0 ok, 1 incorrect or failed, 2 usage,
-3 broker unreachable, 4 refused by the broker, 130 interrupted (the summary is still printed).";
+3 broker unreachable, 4 refused by the broker, 99 objective missed, 130 interrupted (the summary is still printed).";
 
 /// Load generator for Eddyline: drives the broker, measures, reads back what was acknowledged.
 #[derive(Debug, Parser)]
@@ -114,8 +122,20 @@ pub struct ProduceArguments {
     /// loop, as fast as answers come].
     #[arg(short, long, value_name = "EVENTS-PER-SECOND", value_parser = parse_count)]
     pub rate: Option<u64>,
+    /// Open loop with stages, such as 30s:10k,30s:20k: so long, so many events a second.
+    #[arg(long, value_name = "TIME:RATE,…", value_parser = parse_stages,
+          conflicts_with_all = ["rate", "duration", "count", "once", "warmup"])]
+    pub stages: Option<Stages>,
+    /// An objective such as p99<5ms, of the response clock (in the closed loop: of the service clock); may be given
+    /// several times. Exit code 99 if one is missed.
+    #[arg(long, value_name = "OBJECTIVE")]
+    pub slo: Vec<Objective>,
+    /// Search the highest rate that meets all objectives, beginning at --rate or at half of what the closed loop comes
+    /// to; -d is the length of each run.
+    #[arg(long, requires = "slo", conflicts_with_all = ["stages", "count", "once"])]
+    pub find_max: bool,
     /// How planned requests follow each other.
-    #[arg(long, value_enum, default_value = "poisson", requires = "rate")]
+    #[arg(long, value_enum, default_value = "poisson")]
     pub arrivals: Arrivals,
     /// Size of an event, or a range such as 64B-1KiB.
     #[arg(short, long, default_value = "256B", value_parser = parse_sizes, conflicts_with = "payload")]
@@ -308,10 +328,7 @@ impl ProduceArguments {
         let framing = self.framing();
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..=u64::from(u32::MAX)));
         let (payload, size_text, lines) = self.payload(seed, framing)?;
-        let extent = match (self.count, self.once.then_some(lines).flatten()) {
-            (Some(count), _) | (None, Some(count)) => Extent::Events(count),
-            (None, None) => Extent::Time(self.duration.unwrap_or(DURATION_DEFAULT)),
-        };
+        let extent = self.extent(lines);
         if extent == Extent::Time(Duration::ZERO) {
             return Err(UsageError::Zero("duration"));
         }
@@ -340,14 +357,27 @@ impl ProduceArguments {
             timeout: self.timeout,
             producer: self.producer()?,
             full_answers: self.full_answers,
+            objectives: self.slo.clone(),
             verify: !self.no_verify,
         })
     }
 
     fn open_loop(&self) -> Option<OpenLoop> {
-        let requests_per_second = self.rate? as f64 / f64::from(self.batch);
-        let stages = vec![Stage { length: Duration::ZERO, requests_per_second }];
+        let single = || Some(vec![(Duration::ZERO, self.rate?)]);
+        let stage = |(length, events_per_second)| Stage {
+            length,
+            requests_per_second: events_per_second as f64 / f64::from(self.batch),
+        };
+        let stages = self.stages.clone().or_else(single)?.into_iter().map(stage).collect();
         Some(OpenLoop { stages, arrivals: self.arrivals })
+    }
+
+    fn extent(&self, lines: Option<u64>) -> Extent {
+        let staged = self.stages.as_ref().map(|stages| stages.iter().map(|(length, _)| *length).sum());
+        match (self.count, self.once.then_some(lines).flatten()) {
+            (Some(count), _) | (None, Some(count)) => Extent::Events(count),
+            (None, None) => Extent::Time(staged.or(self.duration).unwrap_or(DURATION_DEFAULT)),
+        }
     }
 
     fn framing(&self) -> Framing {

@@ -6,9 +6,11 @@
 //!  cli         arguments → a checked plan
 //!  produce     one profile: set up · drive · read back · judge · print
 //!  consume     another: consumers that read, ack or listen, and a room of its own
+//!  find        the same again and again, for the highest rate that meets the objectives
 //!  progress    one line a second, from its own thread
 //!  summary     the dozen lines (or the JSON object) at the end
 //!  results     all workers' records together;  verdict decides the first word
+//!  slo         objectives, and whether they were met
 //!  verify      reads every acknowledged event back and says what is wrong
 //!  api         the few blocking requests: make a group, its tail, one page of events
 //!  worker      one thread, one epoll loop over its connections
@@ -34,10 +36,12 @@
 
 pub mod cli;
 pub mod consume;
+pub mod find;
 pub mod produce;
 
 pub mod progress;
 pub mod results;
+pub mod slo;
 pub mod summary;
 pub mod verdict;
 pub mod verify;

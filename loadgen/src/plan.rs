@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::payload::{EventKey, Payload};
 use crate::schedule::{Arrivals, Stage};
+use crate::slo::Objective;
 use crate::target::Target;
 
 /// One request of the run: which connection sends it and as its how-manieth, from 0.
@@ -113,6 +114,8 @@ pub struct Plan {
     pub producer: Option<Producer>,
     /// Whether answers should carry a body.
     pub full_answers: bool,
+    /// What has to be met.
+    pub objectives: Vec<Objective>,
     /// Whether everything is read back.
     pub verify: bool,
 }
@@ -173,6 +176,16 @@ impl Plan {
         open.stages.first().map_or(0.0, |stage| stage.requests_per_second * f64::from(self.batch))
     }
 
+    /// When the stages of an open loop end, but for the last, counted from the start.
+    pub fn stage_ends(&self) -> impl Iterator<Item = Duration> + '_ {
+        let stages = self.open_loop.as_ref().map_or(&[][..], |open| &open.stages);
+        let lengths = stages.split_last().map_or(&[][..], |(_, before)| before).iter().map(|stage| stage.length);
+        lengths.scan(Duration::ZERO, |end, length| {
+            *end += length;
+            Some(*end)
+        })
+    }
+
     /// The whole run's length when time decides it.
     pub fn time(&self) -> Option<Duration> {
         match self.extent {
@@ -215,6 +228,7 @@ pub(crate) mod tests {
             timeout: Duration::from_secs(10),
             producer: None,
             full_answers: false,
+            objectives: Vec::new(),
             verify: true,
         }
     }

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::api::{Api, ApiError};
 use crate::cli::{Output, ProduceArguments};
+use crate::find::find_max;
 use crate::plan::Plan;
 use crate::progress::{self, Board};
 use crate::request::Requests;
@@ -26,6 +27,7 @@ pub(crate) mod exit {
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const UNREACHABLE: u8 = 3;
     pub(crate) const REFUSED: u8 = 4;
+    pub(crate) const MISSED: u8 = 99;
     pub(crate) const INTERRUPTED: u8 = 130;
 }
 
@@ -53,7 +55,7 @@ pub enum Failure {
 
 /// Runs the profile and says how the process ends.
 pub fn main(arguments: &ProduceArguments) -> ExitCode {
-    let plan = match arguments.plan() {
+    let mut plan = match arguments.plan() {
         Ok(plan) => plan,
         Err(error) => {
             eprintln!("error: {error}\n  for all options: loadgen produce --help");
@@ -64,7 +66,17 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
     if let Err(error) = stop_on_signals(&control.stop) {
         eprintln!("warning: signals end the run without a summary: {error}");
     }
-    match run(&plan, &control) {
+    let ran = if arguments.find_max {
+        let guess = arguments.rate.map(|rate| rate as f64);
+        find_max(&mut plan, arguments.arrivals, guess, &control).map(|found| {
+            eprintln!("{}", found.sentence());
+            let missed = if found.met.is_some() { found.code } else { exit::MISSED };
+            (found.results, if found.code == 0 { missed } else { found.code })
+        })
+    } else {
+        run(&plan, &control)
+    };
+    match ran {
         Ok((results, code)) => {
             for example in results.examples() {
                 eprintln!("wrong: {example}");
@@ -72,6 +84,7 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
             if let Some(refusal) = &results.first_refusal {
                 eprintln!("refused: {refusal}");
             }
+            summary::stage_lines(&plan, &results).iter().for_each(|line| eprintln!("{line}"));
             match arguments.output {
                 Output::Text => println!("{}", summary::text(&plan, &results)),
                 Output::Json => println!("{}", summary::json(&plan, &results)),
@@ -151,6 +164,8 @@ fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u6
         code = exit::FAILED;
     } else if code == 0 && results.silent {
         code = exit::UNREACHABLE;
+    } else if code == 0 && !results.objectives(load.plan).iter().all(|objective| objective.met) {
+        code = exit::MISSED;
     }
     Ok((results, code))
 }

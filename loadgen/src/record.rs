@@ -157,6 +157,10 @@ pub struct Record<'a> {
     slot: Slot,
     /// Everything measured so far, up to the last [`Record::publish`].
     pub total: Sample,
+    /// What was planned for each stage, if there are several.
+    pub stages: Vec<Sample>,
+    /// Where the stages end, but for the last.
+    stage_ends: Vec<Instant>,
     /// Acknowledged requests in the order of their answers: for one connection, the order they were sent in.
     pub acks: Vec<Ack>,
     /// Acknowledged as stored earlier, without saying where.
@@ -184,6 +188,8 @@ impl<'a> Record<'a> {
             interval: Sample::default(),
             slot: Slot::of(0),
             total: Sample::default(),
+            stages: Vec::new(),
+            stage_ends: Vec::new(),
             acks: Vec::new(),
             unplaced: Vec::new(),
             unknown: Vec::new(),
@@ -192,6 +198,13 @@ impl<'a> Record<'a> {
             acked_events: 0,
             last_answer: now,
         }
+    }
+
+    /// Measures the stages apart, of which all but the last end at these moments; a single one is the whole.
+    pub fn begin_stages(&mut self, ends: Vec<Instant>) {
+        let stages = if ends.is_empty() { 0 } else { ends.len() + 1 };
+        self.stages = (0..stages).map(|_| Sample::default()).collect();
+        self.stage_ends = ends;
     }
 
     /// Begins to measure. With `planned`, a request is measured if its planned moment is in the window, else if it was
@@ -220,14 +233,17 @@ impl<'a> Record<'a> {
         }
         self.turn_to(answered);
         let nanos = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
-        self.interval.service.saturating_record(nanos(sent, answered));
-        if self.planned {
-            self.interval.response.saturating_record(nanos(planned, answered));
-            self.interval.send_lag.saturating_record(nanos(planned, sent));
+        let is_planned = self.planned;
+        for sample in self.samples(planned) {
+            sample.service.saturating_record(nanos(sent, answered));
+            if is_planned {
+                sample.response.saturating_record(nanos(planned, answered));
+                sample.send_lag.saturating_record(nanos(planned, sent));
+            }
+            sample.requests += 1;
+            sample.events += u64::from(events);
+            sample.bytes += bytes as u64;
         }
-        self.interval.requests += 1;
-        self.interval.events += u64::from(events);
-        self.interval.bytes += bytes as u64;
     }
 
     /// Measures a request that was planned and never sent. It has waited at least until now; to leave it out would hide
@@ -236,9 +252,17 @@ impl<'a> Record<'a> {
         if planned >= self.window.from {
             self.turn_to(now);
             let waited = now.saturating_duration_since(planned).as_nanos() as u64;
-            self.interval.response.saturating_record(waited);
-            self.interval.send_lag.saturating_record(waited);
+            for sample in self.samples(planned) {
+                sample.response.saturating_record(waited);
+                sample.send_lag.saturating_record(waited);
+            }
         }
+    }
+
+    /// Where something is measured that was planned for a moment: the interval, and the stage.
+    fn samples(&mut self, planned: Instant) -> impl Iterator<Item = &mut Sample> {
+        let stage = self.stage_ends.partition_point(|end| *end <= planned);
+        [&mut self.interval].into_iter().chain(self.stages.get_mut(stage))
     }
 
     /// Makes the interval that of a moment.

@@ -6,6 +6,7 @@ use crate::pace::Punctuality;
 use crate::plan::Plan;
 use crate::record::Sample;
 use crate::series::Point;
+use crate::slo::Outcome;
 use crate::verdict::{Evidence, Share, Verdict, judge};
 use crate::verify::{Beliefs, Findings};
 use crate::worker::{Ended, Report};
@@ -26,6 +27,8 @@ pub enum Verification {
 pub struct Results {
     /// The measured part, all workers together.
     pub sample: Sample,
+    /// The parts of it by stage, if there are several.
+    pub stages: Vec<Sample>,
     /// Its length.
     pub measured: Duration,
     /// The measured part second by second.
@@ -60,6 +63,7 @@ impl Results {
             Verification::Done(findings) => (Some(findings), None),
             Verification::Unfinished(why) => (None, Some(why.as_str())),
         };
+        let rates: Vec<f64> = self.points.iter().map(Point::events_per_second).collect();
         judge(&Evidence {
             errors: self.sample.errors.clone(),
             requests: self.sample.requests,
@@ -68,10 +72,17 @@ impl Results {
             punctuality: self.punctuality,
             busiest: self.shares.iter().copied().max_by(|a, b| a.taken().total_cmp(&b.taken())).unwrap_or_default(),
             wall: self.wall,
-            rates: &self.points.iter().map(Point::events_per_second).collect::<Vec<_>>(),
+            // A rate that is meant to change does not drift.
+            rates: if self.stages.is_empty() { &rates } else { &[] },
             findings,
             unfinished: unfinished.or(self.silent.then_some("the broker fell silent")),
         })
+    }
+
+    /// Each objective and what the run came to, by the response clock, or in the closed loop by the service clock.
+    pub fn objectives(&self, plan: &Plan) -> Vec<Outcome> {
+        let clock = if self.punctuality.is_some() { &self.sample.response } else { &self.sample.service };
+        plan.objectives.iter().map(|objective| objective.judge(clock)).collect()
     }
 
     /// The first faults in words.
@@ -100,6 +111,7 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
     let mut beliefs = Beliefs { bases, ..Beliefs::default() };
     let mut results = Results {
         sample: Sample::default(),
+        stages: Vec::new(),
         measured: Duration::ZERO,
         points,
         acked_events: 0,
@@ -115,6 +127,8 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
     };
     for Report { mut record, ended, time, wall, measured, punctuality } in reports {
         results.sample.add(&record.total);
+        results.stages.resize_with(record.stages.len(), Sample::default);
+        results.stages.iter_mut().zip(&record.stages).for_each(|(sum, stage)| sum.add(stage));
         results.measured = results.measured.max(measured);
         results.wall = results.wall.max(wall);
         results.cpu += time.running;

@@ -24,7 +24,10 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 pub fn text(plan: &Plan, results: &Results) -> String {
     let (verdict, reason) = results.verdict();
     let sample = &results.sample;
-    let mut lines = vec![if reason.is_empty() { verdict.to_string() } else { format!("{verdict}  {reason}") }];
+    let mut first = vec![verdict.to_string(), reason];
+    first.extend(results.objectives(plan).iter().map(ToString::to_string));
+    first.retain(|part| !part.is_empty());
+    let mut lines = vec![first.join("  ")];
     let mut row = |name: &str, value: String| lines.push(format!("{name:<10} {value}"));
     row("target", format!("{plan_target}  {groups}", plan_target = plan.target, groups = groups(plan)));
     let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
@@ -64,9 +67,10 @@ pub fn text(plan: &Plan, results: &Results) -> String {
 fn pacing(plan: &Plan, results: &Results) -> String {
     match (&plan.open_loop, results.punctuality) {
         (Some(open), Some(kept)) => format!(
-            "{} events/s ({}): {} sends, {} late by more than {} ({} by the generator), {} never sent",
+            "{} events/s ({}{}): {} sends, {} late by more than {} ({} by the generator), {} never sent",
             rate(plan.planned_rate(open)),
             open.arrivals.name(),
+            if open.stages.len() > 1 { format!(", the first of {} stages", open.stages.len()) } else { String::new() },
             grouped(kept.planned),
             grouped(kept.late),
             nanoseconds(LATE.as_nanos() as u64),
@@ -139,6 +143,33 @@ fn verification(results: &Results) -> String {
     }
 }
 
+/// Each stage of an open loop that has several, as it was planned and as it went.
+fn stages(plan: &Plan, results: &Results) -> Vec<Value> {
+    let planned = plan.open_loop.iter().flat_map(|open| &open.stages);
+    let stages = planned.zip(&results.stages).map(|(stage, sample)| {
+        json!({
+            "seconds": stage.length.as_secs_f64(),
+            "planned_events_per_second": stage.requests_per_second * f64::from(plan.batch),
+            "events": sample.events,
+            "response_us": microseconds(&sample.response),
+            "service_us": microseconds(&sample.service),
+            "send_lag_us": microseconds(&sample.send_lag),
+        })
+    });
+    stages.collect()
+}
+
+/// The stages for people, a line each.
+pub fn stage_lines(plan: &Plan, results: &Results) -> Vec<String> {
+    let planned = plan.open_loop.iter().flat_map(|open| &open.stages);
+    let stages = planned.zip(&results.stages).enumerate().map(|(number, (stage, sample))| {
+        let times = QUANTILES.map(|(name, q)| format!("{name} {}", nanoseconds(sample.response.value_at_quantile(q))));
+        let events_per_second = stage.requests_per_second * f64::from(plan.batch);
+        format!("stage {}  {} events/s  {}", number + 1, rate(events_per_second), times.join("  "))
+    });
+    stages.collect()
+}
+
 /// Percentiles by name; null of a clock that did not run.
 fn microseconds(times: &Histogram<u64>) -> Value {
     if times.is_empty() {
@@ -169,6 +200,8 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "late_by_generator": kept.late_by_generator,
             "unsent": kept.unsent,
         })),
+        "objectives": results.objectives(plan),
+        "stages": stages(plan, results),
         "target": { "url": plan.target.to_string(), "groups": plan.groups.len(), "first_group": plan.groups[0] },
         "load": {
             "connections": plan.connections,
@@ -254,6 +287,7 @@ mod tests {
         let findings = Findings { acked: 2000, verified: 2000, unknown: 2, unknown_stored: 1, ..Findings::default() };
         Results {
             sample,
+            stages: Vec::new(),
             measured: Duration::from_secs(2),
             points: Vec::new(),
             acked_events: 2000,

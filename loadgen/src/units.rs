@@ -5,6 +5,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 
+/// Stages of one run, each with histograms of its own.
+const STAGES_MAX: usize = 100;
+
 /// Smallest and largest size of one event in bytes, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -52,6 +55,23 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
         Some(0) | None => Err(format!("`{text}` is out of range")),
         Some(count) => Ok(count),
     }
+}
+
+/// Reads stages such as `30s:10k,30s:20k`: how long, and how many events a second.
+pub fn parse_stages(text: &str) -> Result<Vec<(Duration, u64)>, String> {
+    let stage = |part: &str| -> Result<(Duration, u64), String> {
+        let (length, rate) = part.split_once(':').ok_or_else(|| format!("`{part}` is no stage: write 30s:10k"))?;
+        let length = parse_duration(length.trim())?;
+        if length.is_zero() {
+            return Err(format!("`{part}` takes no time"));
+        }
+        Ok((length, parse_count(rate.trim())?))
+    };
+    let stages: Vec<_> = text.split(',').map(stage).collect::<Result<_, _>>()?;
+    if stages.len() > STAGES_MAX {
+        return Err(format!("at most {STAGES_MAX} stages"));
+    }
+    Ok(stages)
 }
 
 /// Reads a duration such as `30s`, `1m 30s` or `500ms`; not negative.
@@ -108,6 +128,11 @@ mod tests {
             assert!(parse_count(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        let second = Duration::from_secs(1);
+        assert_eq!(parse_stages("1s:10k, 1m:5"), Ok(vec![(second, 10_000), (second * 60, 5)]));
+        for bad in ["", "1s", "1s:0", "0s:5", "1s:5,", &["1s:5"; 101].join(",")] {
+            assert!(parse_stages(bad).is_err(), "{bad}");
+        }
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("soon").is_err());
     }

@@ -233,6 +233,7 @@ impl<'p> Worker<'p> {
             }
         };
         self.record.begin(self.window, self.pace.is_planned());
+        self.record.begin_stages(plan.stage_ends().map(|since| start + since).collect());
         self.record.last_answer = start;
     }
 

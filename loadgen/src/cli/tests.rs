@@ -55,6 +55,20 @@ fn every_option_reaches_the_plan() {
 }
 
 #[test]
+fn a_rate_is_in_events_and_stages_take_their_time() {
+    assert_eq!(planned("").unwrap().open_loop, None);
+    let open = planned("--rate 50k -b 10 --arrivals constant").unwrap().open_loop.unwrap();
+    let stage = |seconds, requests_per_second| Stage { length: Duration::from_secs(seconds), requests_per_second };
+    assert_eq!((open.stages, open.arrivals), (vec![stage(0, 5_000.0)], Arrivals::Constant));
+    let plan = planned("--stages 30s:10k,1m:20k -b 100 --slo p99<5ms --slo max<1s").unwrap();
+    assert_eq!(plan.extent, Extent::Time(Duration::from_secs(90)));
+    assert_eq!(plan.stage_ends().collect::<Vec<_>>(), [Duration::from_secs(30)]);
+    assert_eq!(plan.objectives.len(), 2);
+    let open = plan.open_loop.unwrap();
+    assert_eq!((open.stages, open.arrivals), (vec![stage(30, 100.0), stage(60, 200.0)], Arrivals::Poisson));
+}
+
+#[test]
 fn a_file_is_sent_once_a_number_of_times_or_for_a_time() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"{}\r\n[1]\n\"x\"").unwrap();
@@ -108,8 +122,19 @@ fn what_means_nothing_is_refused_with_its_reason() {
 
 #[test]
 fn options_that_contradict_each_other_are_refused_by_the_parser() {
-    for line in ["-d 1s -n 5", "--once", "--producer-epoch 1", "-c 0", "--url ftp://x", "--payload f -s 64B", "--bogus"]
-    {
+    for line in [
+        "--stages 1s:5 -d 1s",
+        "--stages 1s:5 --rate 5",
+        "--find-max",
+        "--slo p99",
+        "-d 1s -n 5",
+        "--once",
+        "--producer-epoch 1",
+        "-c 0",
+        "--url ftp://x",
+        "--payload f -s 64B",
+        "--bogus",
+    ] {
         let words = ["loadgen", "produce", "--group", "load"].into_iter().chain(line.split_whitespace());
         assert_eq!(Cli::try_parse_from(words).expect_err(line).exit_code(), 2, "{line}");
     }

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::fake::{Broker, Fault};
-use crate::runs::against;
+use crate::runs::{against, run};
 
 #[test]
 fn everything_planned_is_sent_and_verified() {
@@ -53,4 +53,46 @@ fn more_than_the_broker_takes_is_overloaded_and_the_rest_is_told() {
         ran.value("/measured/response_us/p50").as_f64() >= Some(900_000.0),
         "they waited a second on average: {ran:?}"
     );
+}
+
+#[test]
+fn each_stage_has_its_own_rate_and_clocks() {
+    let ran = against(&Broker::honest(), "-c 8 --stages 1s:100,500ms:40 --arrivals constant");
+    assert_eq!(ran.number("/plan/sends"), 120, "{ran:?}");
+    assert_eq!(ran.value("/stages/1/planned_events_per_second"), json!(40.0), "{ran:?}");
+    let events = |stage: usize| ran.number(&format!("/stages/{stage}/events"));
+    assert!(events(0) <= 100 && events(1) <= 20, "{ran:?}");
+    assert_eq!(events(0) + events(1) + ran.number("/plan/unsent"), 120, "{ran:?}");
+    assert!(ran.stderr.contains("stage 2  40 events/s  p50 "), "{ran:?}");
+}
+
+#[test]
+fn a_missed_objective_is_exit_code_99_and_a_broken_promise_is_worse() {
+    for (fault, options, code, told) in [
+        (None, "--slo max<1h", 0, "max<1h met ("),
+        (None, "--rate 1k --slo p50<1h --slo p99<1us", 99, "p50<1h met ("),
+        (Some(Fault::Delay), "--rate 1k --slo p50<1h --slo max<500ms", 99, "max<500ms missed ("),
+        (Some(Fault::Corrupt), "--slo p99<1us", 1, "p99<1us missed ("),
+    ] {
+        let broker = Broker::with_faults(fault.map(|fault| (20, fault)));
+        let ran = run(&format!("--url {} --group load -n 50 -c 2 {options}", broker.url()));
+        assert_eq!(ran.code, code, "{options}: {ran:?}");
+        assert!(ran.stdout.lines().next().unwrap().contains(told), "{options}: {ran:?}");
+        assert!(ran.stdout.lines().count() <= 12, "{options}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_search_that_finds_no_rate_says_so() {
+    let broker = Broker::honest();
+    let ran = run(&format!(
+        "--url {} --group load -c 1 -d 300ms --rate 400 --find-max --slo max<1ns --producer-id p --producer-epoch 1",
+        broker.url()
+    ));
+    assert_eq!(ran.code, 99, "{ran:?}");
+    for part in
+        ["400 events/s  ", "200 events/s  ", "2 events/s  ", "no rate met the objectives; 2 events/s does not: "]
+    {
+        assert!(ran.stderr.contains(part), "{part:?}: {ran:?}");
+    }
 }
