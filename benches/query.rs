@@ -7,6 +7,7 @@ use eddyline::query::parse;
 use eddyline::query::plan::Plan;
 use eddyline::query::run::{Running, Span};
 use std::hint::black_box;
+use std::sync::Arc;
 
 const EVENTS: u64 = 10_000;
 const BEGUN: u64 = 1_795_564_800_000_000;
@@ -26,7 +27,7 @@ fn events() -> Vec<u8> {
     bytes
 }
 
-fn run(plan: &Plan, bytes: &[u8]) -> usize {
+fn run(plan: &Arc<Plan>, bytes: &[u8]) -> usize {
     let to = BEGUN + EVENTS * 1_000_000;
     let mut running = Running::new(plan, Span { from: BEGUN, to, settled: to }, None).expect("few slices");
     let mut fields = Fields::new(bytes);
@@ -48,7 +49,7 @@ fn queries(criterion: &mut Criterion) {
         "SELECT avg(data.delay), p95(data.delay) IN g WHERE data.origin = 'SFO' SAMPLE BY 1h",
         "SELECT data.origin, count() IN g SAMPLE BY 1h",
     ] {
-        let plan = parse(query, BEGUN).and_then(Plan::new).expect("a query");
+        let plan = Arc::new(parse(query, BEGUN).and_then(Plan::new).expect("a query"));
         group.bench_function(query, |bencher| bencher.iter(|| run(&plan, black_box(&bytes))));
     }
     group.finish();

@@ -137,8 +137,10 @@ pub const QUERY_SLICES_MAX: u64 = 1_000_000;
 pub const QUERY_MEMORY_MAX: usize = 64 << 20;
 /// How long a query may run; one that follows, until it has reached the tail.
 pub const QUERY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(300);
-/// How long a query runs before it lets others of its core run.
-pub const QUERY_TURN: std::time::Duration = std::time::Duration::from_micros(250);
+/// How long a query runs before others that wait for its thread have theirs.
+pub const QUERY_TURN: std::time::Duration = std::time::Duration::from_millis(20);
+/// Threads that queries run on; there are no more than CPUs.
+pub const QUERY_THREADS_MAX: usize = 8;
 /// Queries that run at once on the broker.
 pub const QUERIES_MAX: usize = 16;
 /// Of these, with one token, or of callers without.

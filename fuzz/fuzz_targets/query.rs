@@ -7,6 +7,7 @@ use eddyline::log::wire::Fields;
 use eddyline::query::plan::Plan;
 use eddyline::query::run::{Running, Span};
 use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
 
 const NOW_US: u64 = 1_795_564_800_000_000;
 
@@ -18,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let data = parts.next().unwrap_or_default();
     let plan = match eddyline::query::parse(text, NOW_US).and_then(Plan::new) {
-        Ok(plan) => plan,
+        Ok(plan) => Arc::new(plan),
         Err(fault) => {
             assert!(fault.drawn(text).contains('^'));
             assert!(fault.line_and_column(text) >= (1, 1));
@@ -36,6 +37,6 @@ fuzz_target!(|input: &[u8]| {
         && running.event(&event).is_ok()
         && running.finish().is_ok()
     {
-        assert!(running.rows.iter().all(|row| row.len() <= plan.headings.len()));
+        assert!(running.rows.iter().all(|(_, row)| row.len() <= plan.headings.len()));
     }
 });

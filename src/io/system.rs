@@ -26,6 +26,29 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &mask)?)
 }
 
+/// Lets the calling thread run only where no other one wants to (`SCHED_IDLE`): any other thread that wakes up takes its
+/// CPU at once.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn take_what_is_left() -> io::Result<()> {
+    const SCHED_IDLE: i32 = 5;
+    // A `sched_param` is one number with the GNU library and has reserved ones behind it with musl.
+    let parameters = [0_u64; 8];
+    #[expect(unsafe_code, reason = "rustix has no pthread_setschedparam")]
+    // SAFETY: the thread is the calling one, and the parameters are read during the call alone.
+    let error = unsafe { pthread_setschedparam(pthread_self(), SCHED_IDLE, parameters.as_ptr().cast()) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+#[expect(unsafe_code, reason = "rustix has no pthread_setschedparam")]
+unsafe extern "C" {
+    /// `pthread_self(3)`.
+    fn pthread_self() -> usize;
+    /// `pthread_setschedparam(3)`.
+    fn pthread_setschedparam(thread: usize, policy: i32, parameters: *const std::ffi::c_void) -> i32;
+}
+
 /// Raises the open-file limit to its hard value and returns it.
 #[must_use]
 pub fn raise_open_files() -> u64 {

@@ -11,6 +11,7 @@ use super::value::{Cell, Value};
 use crate::limits::{QUERY_MEMORY_MAX, QUERY_SLICES_MAX};
 use crate::log::event::{Encoding, Event};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// What a query would need more of than it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +44,16 @@ struct Group {
 }
 
 /// A query under way.
-pub struct Running<'p> {
-    plan: &'p Plan,
+pub struct Running {
+    plan: Arc<Plan>,
     span: Span,
     slicer: Option<Slicer>,
     slice: Option<Slice>,
     filler: Filler,
     groups: Vec<Group>,
     by_key: HashMap<Vec<u8>, usize>,
-    /// Rows that are complete.
-    pub rows: VecDeque<Row>,
-    /// Offsets of the events that they are, where each is one.
-    pub offsets: VecDeque<u64>,
+    /// Rows that are complete, each with the offset of the event that it is, if it is one.
+    pub rows: VecDeque<(Option<u64>, Row)>,
     /// Bytes that the groups of the open slice hold.
     memory: usize,
     /// Bytes of rows since the last look.
@@ -67,12 +66,12 @@ pub struct Running<'p> {
     counts_only: bool,
 }
 
-impl<'p> Running<'p> {
+impl Running {
     /// A query over that range. `before` is what the last slice with events before it came to, for FILL(PREV).
     ///
     /// # Errors
     /// When the range has too many slices.
-    pub fn new(plan: &'p Plan, span: Span, before: Option<Row>) -> Result<Self, Limit> {
+    pub fn new(plan: &Arc<Plan>, span: Span, before: Option<Row>) -> Result<Self, Limit> {
         let sample = plan.query.sample.as_ref();
         let slicer = sample.map(Slicer::new);
         // What stands for empty slices is made at once, however wide its rows are.
@@ -86,7 +85,7 @@ impl<'p> Running<'p> {
         let inputs = plan.inputs.iter().any(|(column, _)| matches!(column, Column::Path(_)));
         let shown = matches!(&plan.shape, Shape::Columns(columns) if paths(columns));
         Ok(Self {
-            plan,
+            plan: Arc::clone(plan),
             span,
             slicer,
             slice: None,
@@ -94,7 +93,6 @@ impl<'p> Running<'p> {
             groups: Vec::new(),
             by_key: HashMap::new(),
             rows: VecDeque::new(),
-            offsets: VecDeque::new(),
             memory: 0,
             row_memory: 0,
             not_json: 0,
@@ -158,7 +156,7 @@ impl<'p> Running<'p> {
         self.matched += events;
         self.enter(received_us);
         if self.groups.is_empty() {
-            self.groups.push(Group::new(self.plan, Vec::new()));
+            self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.groups[0].count += events;
         self.check()
@@ -201,12 +199,14 @@ impl<'p> Running<'p> {
             return Ok(());
         }
         if self.slicer.is_none() && self.groups.is_empty() && self.plan.keys.is_empty() {
-            self.groups.push(Group::new(self.plan, Vec::new()));
+            self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.close();
         if let Some(slicer) = self.slicer.as_ref().filter(|slicer| !slicer.wants_origin()) {
             let rows = &mut self.rows;
-            self.filler.empty(self.plan, slicer, self.span.to, self.span.settled, None, &mut |row| rows.push_back(row));
+            self.filler.empty(&self.plan, slicer, self.span.to, self.span.settled, None, &mut |row| {
+                rows.push_back((None, row));
+            });
         }
         if self.plan.reversed() {
             self.rows.make_contiguous().reverse();
@@ -221,9 +221,8 @@ impl<'p> Running<'p> {
     }
 
     fn push(&mut self, offset: u64, row: Row) {
-        self.offsets.push_back(offset);
         self.row_memory += row.iter().map(Cell::memory).sum::<usize>();
-        self.rows.push_back(row);
+        self.rows.push_back((Some(offset), row));
     }
 
     fn check(&self) -> Result<(), Limit> {
@@ -234,7 +233,7 @@ impl<'p> Running<'p> {
     fn group_of(&mut self, event: &Event<'_>) -> usize {
         if self.plan.keys.is_empty() {
             if self.groups.is_empty() {
-                self.groups.push(Group::new(self.plan, Vec::new()));
+                self.groups.push(Group::new(&self.plan, Vec::new()));
             }
             return 0;
         }
@@ -247,7 +246,7 @@ impl<'p> Running<'p> {
         let states = self.plan.functions.len() * size_of::<State>();
         self.memory += size_of::<Group>() + states + identity.len() + keys.iter().map(Cell::memory).sum::<usize>();
         self.by_key.insert(identity, self.groups.len());
-        self.groups.push(Group::new(self.plan, keys));
+        self.groups.push(Group::new(&self.plan, keys));
         self.groups.len() - 1
     }
 
@@ -282,8 +281,8 @@ impl<'p> Running<'p> {
             self.row_memory += row.iter().map(Cell::memory).sum::<usize>();
             let rows = &mut self.rows;
             match &self.slicer {
-                Some(slicer) => self.filler.row(self.plan, slicer, slice, row, &mut |row| rows.push_back(row)),
-                None => rows.push_back(row),
+                Some(slicer) => self.filler.row(&self.plan, slicer, slice, row, &mut |row| rows.push_back((None, row))),
+                None => rows.push_back((None, row)),
             }
         }
     }

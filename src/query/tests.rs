@@ -10,6 +10,7 @@ use super::value::Cell;
 use super::{Fault, parse};
 use crate::log::event::{Encoding, Event, NewEvent};
 use crate::log::wire::Fields;
+use std::sync::Arc;
 
 /// 2026-11-25T00:00:00Z.
 const DAY: u64 = 1_795_564_800_000_000;
@@ -38,8 +39,8 @@ impl Stored {
     }
 }
 
-fn plan(text: &str) -> Result<Plan, Fault> {
-    parse(text, DAY).and_then(Plan::new)
+fn plan(text: &str) -> Result<Arc<Plan>, Fault> {
+    parse(text, DAY).and_then(Plan::new).map(Arc::new)
 }
 
 /// Rows of a query over events, of which those outside of the range are left out as whoever runs it does.
@@ -52,7 +53,7 @@ fn rows(text: &str, events: &[Stored]) -> Vec<Row> {
         running.event(&stored.event()).unwrap();
     }
     running.finish().unwrap();
-    running.rows.into()
+    running.rows.into_iter().map(|(_, row)| row).collect()
 }
 
 fn sample() -> Vec<Stored> {
@@ -200,7 +201,8 @@ fn what_is_counted_from_summaries_is_what_events_come_to() {
             }
         }
         running.finish().unwrap();
-        assert_eq!(Vec::from(running.rows), rows(query, &events), "{query}");
+        let counted: Vec<Row> = running.rows.into_iter().map(|(_, row)| row).collect();
+        assert_eq!(counted, rows(query, &events), "{query}");
     }
     for query in [
         "SELECT count() IN g WHERE offset > 1",

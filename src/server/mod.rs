@@ -14,6 +14,7 @@ pub mod offline;
 
 use self::core::{Core, Report};
 use crate::api::Broker;
+use crate::api::query::Queries;
 use crate::auth::directory::Directory as Tokens;
 use crate::config::Config;
 use crate::group::table::TableGroup;
@@ -119,7 +120,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
         draining: AtomicBool::new(false),
         started: began,
         data: config.data.clone(),
-        queries: Default::default(),
+        queries: Queries::start(mask)?,
         config,
     });
     let owners: Vec<usize> = (0..usize::from(layout.shards)).map(|shard| shard % cores).collect();

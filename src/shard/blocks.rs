@@ -15,6 +15,8 @@ pub struct Block {
     pub first_received_us: u64,
     /// No event in it was received later.
     pub last_received_us: u64,
+    /// Where its frames end in the segment.
+    pub end: u64,
 }
 
 /// What a group's segments are, in numbers.
@@ -61,19 +63,22 @@ impl Shard {
         let (file, _) = self.seek(group, segment, flushed_end, segment.first_offset).await?;
         let (entries, end) = if segment.sealed {
             let index = self.sealed_index(group, segment, &file).await;
-            let end = (segment.next_offset <= tail).then_some((segment.next_offset, segment.last_received_us));
+            let end =
+                (segment.next_offset <= tail).then_some((segment.next_offset, segment.last_received_us, segment.end));
             (entries(&index), end)
         } else {
             let known = self.seek_active(group, segment, flushed_end, &file, segment.first_offset).await;
             known.map_err(|detail| Fault::Corrupt { offset, detail: detail.into() })?;
             (entries(self.state.borrow().member(group)?.group.log.active_index().0), None)
         };
-        let edges = entries.iter().skip(1).map(|entry| (entry.offset, entry.received_us)).chain(end);
-        let block = |(entry, (next_offset, last_received_us)): (&IndexEntry, (u64, u64))| Block {
+        let edge = |entry: &IndexEntry| (entry.offset, entry.received_us, u64::from(entry.position));
+        let edges = entries.iter().skip(1).map(edge).chain(end);
+        let block = |(entry, (next_offset, last_received_us, end)): (&IndexEntry, (u64, u64, u64))| Block {
             first_offset: entry.offset,
             next_offset,
             first_received_us: entry.received_us,
             last_received_us,
+            end,
         };
         let blocks = entries.iter().zip(edges).map(block);
         Ok(blocks.filter(|block| block.next_offset > offset && block.next_offset <= tail).collect())

@@ -3,9 +3,9 @@
 //! Only what is visible, that is durable, is ever found. History may then be read by any core: a segment is handed out as
 //! an open file and a range of it.
 
+use super::frames::Place;
 use super::{Fault, Shard};
 use crate::group::gaps::{Gap, Gaps};
-use crate::io::file::SegmentFile;
 use crate::limits::READ_PIECE_BYTES;
 use bytes::Bytes;
 use std::task::Poll;
@@ -14,17 +14,8 @@ use std::task::Poll;
 pub enum Found {
     /// Whole frames; the first one holds the offset.
     Memory(Vec<Bytes>),
-    /// Frames in a file: the one that holds the offset begins at or behind `position`.
-    File {
-        /// The segment.
-        file: SegmentFile,
-        /// Group and sequence of the segment, to name it in an error.
-        name: (u32, u32),
-        /// Where to start reading.
-        position: u64,
-        /// Where to stop.
-        end: u64,
-    },
+    /// Frames in a file: the one that holds the offset begins there or behind.
+    File(Place),
     /// Nothing is there and nothing ever will be: these events were lost. What comes next stands at `to`.
     Gap {
         /// First lost offset.
@@ -85,7 +76,7 @@ impl Shard {
             found.ok_or(Fault::Corrupt { offset, detail: "no segment holds it".into() })?
         };
         let (file, position) = self.seek(group, segment, flushed_end, offset).await?;
-        Ok(Found::File { file, name: (group, segment.sequence), position, end: flushed_end })
+        Ok(Found::File(Place { file, group, sequence: segment.sequence, position, end: flushed_end }))
     }
 
     /// A group's gaps, in order.

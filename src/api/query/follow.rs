@@ -4,7 +4,6 @@
 //! way any more: then nothing can come that belongs to it.
 
 use super::End;
-use super::output::Output;
 use super::scan::Scan;
 use crate::query::run::Running;
 use crate::shard::Fault;
@@ -14,31 +13,30 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_millis(5);
 
 /// Goes on from `offset` until the limit, the end of the client, of its token, of the group or of the broker.
-pub(super) async fn follow(
-    scan: &mut Scan<'_>,
-    running: &mut Running<'_>,
-    output: &mut Output<'_>,
-    mut offset: u64,
-) -> Result<(), End> {
-    output.control("up_to_date", &format!(",\"tail\":{offset}"));
+pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), End> {
+    scan.work().rows.control("up_to_date", &format!(",\"tail\":{offset}"));
     loop {
-        output.send().await?;
-        if output.full() {
+        scan.send().await?;
+        if scan.work().rows.full() {
             break;
         }
         let now_us = super::super::auth::now_us();
-        let pause = running.tick(0).map_or(Duration::MAX, |end| Duration::from_micros(end.saturating_sub(now_us)));
-        let pause = pause.min(scan.context.broker.config.http.heartbeat).max(SOON);
-        match wait(scan, offset, pause).await? {
+        let end = scan.work().running.tick(0);
+        let heartbeat = scan.context.broker.config.http.heartbeat;
+        let pause = end.map_or(Duration::MAX, |end| Duration::from_micros(end.saturating_sub(now_us)));
+        let pause = pause.min(heartbeat).max(SOON);
+        let woken = wait(scan, offset, pause).await?;
+        scan.restart_clock();
+        match woken {
             Woken::Events => {
                 let tail = scan.cursor(offset).range().await;
                 let tail = match tail {
                     Ok(range) => range.tail,
-                    Err(Fault::NoGroup) => return away(output, "deleted").await,
+                    Err(Fault::NoGroup) => return away(scan, "deleted").await,
                     Err(fault) => return Err(fault.into()),
                 };
-                running.extend(super::super::auth::now_us());
-                scan.forward(running, offset, tail, Some(&mut *output)).await?;
+                scan.work().running.extend(super::super::auth::now_us());
+                scan.forward(offset, tail).await?;
                 offset = tail;
             }
             Woken::Time => {
@@ -50,28 +48,31 @@ pub(super) async fn follow(
                 if let Some((now_us, tail)) = settled
                     && tail == offset
                 {
-                    running.extend(now_us);
-                    running.tick(now_us);
-                    output.take(running);
+                    let tick = move |running: &mut Running| {
+                        running.extend(now_us);
+                        running.tick(now_us);
+                        Ok(())
+                    };
+                    scan.write(tick).await?;
                 }
-                if output.is_empty() && pause >= scan.context.broker.config.http.heartbeat {
-                    output.control("heartbeat", &format!(",\"tail\":{offset}"));
+                let work = scan.work();
+                if work.rows.body.is_empty() && pause >= heartbeat {
+                    work.rows.control("heartbeat", &format!(",\"tail\":{offset}"));
                 }
             }
-            Woken::Away(reason) => return away(output, reason).await,
+            Woken::Away(reason) => return away(scan, reason).await,
         }
-        scan.restart_clock();
     }
-    output.close();
+    scan.output.close();
     Ok(())
 }
 
 /// Says why this is the end.
-async fn away(output: &mut Output<'_>, reason: &str) -> Result<(), End> {
-    output.control("goaway", &format!(",\"reason\":\"{reason}\""));
-    output.send().await?;
-    output.exchange.close = true;
-    output.close();
+async fn away(scan: &mut Scan<'_>, reason: &str) -> Result<(), End> {
+    scan.work().rows.control("goaway", &format!(",\"reason\":\"{reason}\""));
+    scan.send().await?;
+    scan.output.exchange.close = true;
+    scan.output.close();
     Ok(())
 }
 

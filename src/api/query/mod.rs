@@ -1,24 +1,27 @@
 //! `/v1/query`: a query's text in, rows out.
 //!
-//! It runs on the core of its connection, as all reading does, in turns of a fraction of a millisecond, and ends when its
-//! client hangs up, its token lapses or it has had what one query may have. `ask` reads the request, `scan` walks the log,
-//! `output` writes rows, `follow` goes on with what comes, `explain` tells what would be read.
+//! The core of its connection finds what to read and sends what was written; all reading and computing is done by threads of
+//! its own that get what the CPUs have left, so that no commit waits for a query. It ends when its client hangs up, its token
+//! lapses or it has had what one query may have. `ask` reads the request, `scan` walks the log, `work` is what the threads do
+//! of it, `output` writes rows, `follow` goes on with what comes, `explain` tells what would be read.
 
 mod ask;
 mod explain;
 mod follow;
 mod output;
 mod scan;
+mod work;
 
-use super::Context;
 use super::auth::Caller;
 use super::exchange::Exchange;
 use super::position::Position;
 use super::problem::Problem;
 use super::read::cut_off;
+use super::{Broker, Context};
 use crate::auth::Scope;
 use crate::http::Head;
-use crate::limits::{QUERIES_MAX, QUERIES_PER_CALLER_MAX, QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX};
+use crate::io::background::Background;
+use crate::limits::{QUERIES_MAX, QUERIES_PER_CALLER_MAX, QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX, QUERY_THREADS_MAX};
 use crate::query::plan::Plan;
 use crate::query::run::{Limit, Running, Span};
 use crate::query::{self};
@@ -26,11 +29,13 @@ use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
 use crate::shard::directory::Entry;
 use ask::{Ask, Kind, Next};
-use output::{Format, Output};
+use output::{Format, Output, Rows};
+use rustix::thread::CpuSet;
 use scan::Scan;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use work::Work;
 
 /// Why a query ended before its end.
 enum End {
@@ -51,12 +56,18 @@ impl From<Problem> for End {
     }
 }
 
-impl From<Limit> for End {
+impl From<Limit> for Problem {
     fn from(limit: Limit) -> Self {
-        Self::Problem(match limit {
+        match limit {
             Limit::Memory => over("memory", "groups, distinct values and rows that wait take more than 64 MiB"),
             Limit::Slices => over("slices", "the range is cut into more than a million slices"),
-        })
+        }
+    }
+}
+
+impl From<Limit> for End {
+    fn from(limit: Limit) -> Self {
+        Self::Problem(limit.into())
     }
 }
 
@@ -67,19 +78,36 @@ fn over(limit: &'static str, detail: &str) -> Problem {
     problem
 }
 
-/// The queries that run now, by caller.
-#[derive(Default)]
-pub struct Queries(Mutex<BTreeMap<String, usize>>);
+/// The queries that run now, by caller, and the threads that they run on.
+pub struct Queries {
+    running: Mutex<BTreeMap<String, usize>>,
+    background: Background,
+}
 
 /// A query's place among those that run.
-struct Place<'q> {
-    queries: &'q Queries,
+struct Place {
+    broker: Arc<Broker>,
     caller: String,
 }
 
 impl Queries {
-    fn enter(&self, caller: String) -> Result<Place<'_>, Problem> {
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Starts the threads, which may run on any of `cpus`.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(cpus: CpuSet) -> std::io::Result<Self> {
+        let threads = (cpus.count() as usize).min(QUERY_THREADS_MAX);
+        Ok(Self { running: Mutex::default(), background: Background::start("query", threads, cpus)? })
+    }
+
+    fn background(&self) -> &Background {
+        &self.background
+    }
+}
+
+impl Place {
+    fn take(broker: &Arc<Broker>, caller: String) -> Result<Self, Problem> {
+        let mut running = broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
         let own = running.get(&caller).copied().unwrap_or(0);
         if own >= QUERIES_PER_CALLER_MAX || running.values().sum::<usize>() >= QUERIES_MAX {
             let detail = "as many queries run as may at once";
@@ -89,13 +117,14 @@ impl Queries {
             return Err(problem);
         }
         *running.entry(caller.clone()).or_default() += 1;
-        Ok(Place { queries: self, caller })
+        drop(running);
+        Ok(Self { broker: Arc::clone(broker), caller })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut running = self.queries.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = running.get_mut(&self.caller) {
             *own -= 1;
             if *own == 0 {
@@ -138,7 +167,7 @@ pub async fn query(
         return Err(over("rows", "LIMIT is at most 10000000"));
     }
     let entry = context.group(&plan.query.group)?;
-    let _place = context.broker.queries.enter(caller.name())?;
+    let place = Place::take(&context.broker, caller.name())?;
     let next = ask.next.as_deref().map(|next| Next::read(next, &ask.text)).transpose()?;
     let range = match &next {
         Some(next) => next.range,
@@ -147,11 +176,15 @@ pub async fn query(
     if plan.query.explain {
         return explain::explain(context, &entry, &plan, range, exchange).await;
     }
-    let mut scan = Scan::new(context, caller, &entry, exchange);
+    let plan = Arc::new(plan);
     let limit = plan.query.limit.unwrap_or(if format == Format::Json { QUERY_ROWS_DEFAULT } else { QUERY_ROWS_MAX });
-    let mut output = Output::new(exchange, format, &plan, range.span, limit);
-    let end = carry_out(&mut scan, &mut output, &plan, range, next.as_ref(), &ask.text).await;
-    let begun = output.begun();
+    let skip = next.map_or(0, |next| next.number);
+    let rows = Rows::new(&plan, format, range.span, skip, limit);
+    let work = Work::new(&plan, range.span, rows, place)?;
+    let mut scan = Scan::new(context, caller, &entry, Output::new(exchange, format), work);
+    let end = carry_out(&mut scan, &plan, range, skip, &ask.text).await;
+    let begun = scan.output.begun();
+    drop(scan);
     exchange.heard_enough();
     match end {
         Ok(()) => Ok(()),
@@ -219,44 +252,34 @@ async fn received(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
 }
 
 /// Runs the query and writes all of its answer.
-async fn carry_out(
-    scan: &mut Scan<'_>,
-    output: &mut Output<'_>,
-    plan: &Plan,
-    range: Range,
-    next: Option<&Next>,
-    text: &str,
-) -> Result<(), End> {
+async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped: u64, text: &str) -> Result<(), End> {
     let next = match plan.shape {
         query::plan::Shape::Groups => {
-            let skipped = next.map_or(0, |next| next.number);
-            output.skip(skipped);
             let before = scan.row_before(plan, range).await?;
-            let mut running = Running::new(plan, range.span, before)?;
-            scan.forward(&mut running, range.from, range.upto, Some(&mut *output)).await?;
-            if plan.query.follow && !output.full() {
-                return follow::follow(scan, &mut running, output, range.upto).await;
+            scan.work().running = Running::new(plan, range.span, before)?;
+            scan.forward(range.from, range.upto).await?;
+            if plan.query.follow && !scan.work().rows.full() {
+                return follow::follow(scan, range.upto).await;
             }
-            if !output.full() {
-                running.finish()?;
-                output.take(&mut running);
+            if !scan.work().rows.full() {
+                scan.finish().await?;
             }
-            output.full().then(|| Next { kind: Kind::Skip, number: skipped + output.rows(), range })
+            let rows = &scan.work().rows;
+            rows.full().then(|| Next { kind: Kind::Skip, number: skipped + rows.rows(), range })
         }
         _ if plan.query.descending => {
-            let left = scan.backward(plan, range, output).await?;
+            let left = scan.backward(plan, range).await?;
             left.map(|upto| Next { kind: Kind::Offset, number: 0, range: Range { upto, ..range } })
         }
         _ => {
-            let mut running = Running::new(plan, range.span, None)?;
-            scan.forward(&mut running, range.from, range.upto, Some(&mut *output)).await?;
-            if plan.query.follow && !output.full() {
-                return follow::follow(scan, &mut running, output, range.upto).await;
+            scan.forward(range.from, range.upto).await?;
+            if plan.query.follow && !scan.work().rows.full() {
+                return follow::follow(scan, range.upto).await;
             }
-            let left = output.refused();
+            let left = scan.work().rows.refused();
             left.map(|from| Next { kind: Kind::Offset, number: 0, range: Range { from, ..range } })
         }
     };
     let next = next.map(|next| next.write(text));
-    output.finish(next.as_deref(), &scan.stats).await
+    scan.end(next.as_deref()).await
 }

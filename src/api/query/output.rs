@@ -1,10 +1,10 @@
-//! Rows as JSON, NDJSON or CSV: sent as they are made, or with a length if they fit one piece.
+//! Rows as JSON, NDJSON or CSV; and the answer that they become.
 
 use super::super::encode::EventEncoder;
 use super::super::exchange::Exchange;
 use super::super::problem::Problem;
 use super::End;
-use super::scan::Stats;
+use super::work::{Pause, Stats};
 use crate::http::{Head, Known, Stream};
 use crate::limits::READ_PIECE_BYTES;
 use crate::log::event::{Encoding, Event};
@@ -16,6 +16,8 @@ use crate::query::value::{Cell, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// How rows are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +51,13 @@ impl Format {
     }
 }
 
-/// The answer to a query.
-pub(super) struct Output<'x> {
-    pub(super) exchange: &'x mut Exchange,
+/// The rows of an answer, written until there are enough. Whoever holds it needs no connection.
+pub(super) struct Rows {
+    plan: Arc<Plan>,
     format: Format,
-    plan: &'x Plan,
-    span: Span,
-    stream: Option<Stream>,
-    body: Vec<u8>,
     encoder: EventEncoder,
+    /// What was written and not yet sent.
+    pub(super) body: Vec<u8>,
     limit: u64,
     skip: u64,
     rows: u64,
@@ -66,34 +66,32 @@ pub(super) struct Output<'x> {
     refused: Option<u64>,
 }
 
-impl<'x> Output<'x> {
-    pub(super) fn new(exchange: &'x mut Exchange, format: Format, plan: &'x Plan, span: Span, limit: u64) -> Self {
-        let mut output = Self {
-            exchange,
+impl Rows {
+    /// Leaves out `skip` rows and takes `limit`.
+    pub(super) fn new(plan: &Arc<Plan>, format: Format, span: Span, skip: u64, limit: u64) -> Self {
+        let mut rows = Self {
+            plan: Arc::clone(plan),
             format,
-            plan,
-            span,
-            stream: None,
-            body: Vec::new(),
             encoder: EventEncoder::default(),
+            body: Vec::new(),
             limit,
-            skip: 0,
+            skip,
             rows: 0,
             full: false,
             refused: None,
         };
-        output.open();
-        output
+        rows.open(span);
+        rows
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, span: Span) {
         let headings = &self.plan.headings;
         match self.format {
             Format::Json => {
                 let columns: Vec<_> =
                     headings.iter().map(|heading| json!({"name": heading.name, "type": heading.kind.name()})).collect();
                 let time = EventEncoder::time_text;
-                let range = json!({"from": time(self.span.from), "to": time(self.span.to)});
+                let range = json!({"from": time(span.from), "to": time(span.to)});
                 let head = format!("{{\"range\":{range},\"columns\":{},\"rows\":[", json!(columns));
                 self.body.extend_from_slice(head.as_bytes());
             }
@@ -108,24 +106,14 @@ impl<'x> Output<'x> {
         }
     }
 
-    /// Leaves out so many rows.
-    pub(super) fn skip(&mut self, rows: u64) {
-        self.skip = rows;
-    }
-
-    /// Whether something of the answer may be under way.
-    pub(super) fn begun(&self) -> bool {
-        self.stream.is_some()
-    }
-
     /// Whether there are more rows than it takes.
     pub(super) fn full(&self) -> bool {
         self.full
     }
 
-    /// How many rows are enough: one more tells that it is cut. Those that are turned around are all needed.
+    /// How many rows are enough: one more tells that it is cut.
     pub(super) fn room(&self) -> u64 {
-        if self.plan.reversed() { u64::MAX } else { (self.limit - self.rows).saturating_add(self.skip + 1) }
+        (self.limit - self.rows).saturating_add(self.skip + 1)
     }
 
     /// Offset of the event that it did not take.
@@ -138,29 +126,19 @@ impl<'x> Output<'x> {
         self.rows
     }
 
-    /// Takes the rows that are there before all are, unless they are to be turned around.
-    pub(super) fn take_early(&mut self, running: &mut Running<'_>) {
-        if !self.plan.reversed() {
-            self.take(running);
-        }
-    }
-
-    /// Takes the rows that are there.
-    pub(super) fn take(&mut self, running: &mut Running<'_>) {
-        while let Some(row) = running.rows.pop_front() {
-            let offset = running.offsets.pop_front();
+    /// Takes the rows that are there, from one end or the other, until there is a piece to be sent.
+    pub(super) fn take<P>(&mut self, running: &mut Running, next: P) -> Pause
+    where
+        P: Fn(&mut VecDeque<(Option<u64>, Row)>) -> Option<(Option<u64>, Row)>,
+    {
+        while self.body.len() < READ_PIECE_BYTES {
+            let Some((offset, row)) = next(&mut running.rows) else {
+                running.taken();
+                return Pause::Over;
+            };
             self.row(row, offset);
         }
-        running.taken();
-    }
-
-    /// Takes the rows that are there, the last one first.
-    pub(super) fn take_reversed(&mut self, running: &mut Running<'_>) {
-        while let Some(row) = running.rows.pop_back() {
-            let offset = running.offsets.pop_back();
-            self.row(row, offset);
-        }
-        running.taken();
+        Pause::Turn
     }
 
     fn row(&mut self, row: Row, offset: Option<u64>) {
@@ -178,7 +156,7 @@ impl<'x> Output<'x> {
         match self.format {
             Format::Json => {
                 self.body.extend_from_slice(if self.rows > 0 { b",[" } else { b"[" });
-                self.put_row(&expanded(self.plan, row), |output, cell, _| output.put_json(cell));
+                self.put_row(&expanded(&self.plan, row), |rows, cell, _| rows.put_json(cell));
                 self.body.push(b']');
             }
             Format::Ndjson if self.plan.shape == Shape::Events => {
@@ -187,15 +165,15 @@ impl<'x> Output<'x> {
             }
             Format::Ndjson => {
                 self.body.push(b'{');
-                self.put_row(&row, |output, cell, name| {
-                    output.put_text(name);
-                    output.body.push(b':');
-                    output.put_json(cell);
+                self.put_row(&row, |rows, cell, name| {
+                    rows.put_text(name);
+                    rows.body.push(b':');
+                    rows.put_json(cell);
                 });
                 self.body.extend_from_slice(b"}\n");
             }
             Format::Csv => {
-                self.put_row(&expanded(self.plan, row), |output, cell, _| output.put_csv(cell));
+                self.put_row(&expanded(&self.plan, row), |rows, cell, _| rows.put_csv(cell));
                 self.body.extend_from_slice(b"\r\n");
             }
         }
@@ -203,7 +181,7 @@ impl<'x> Output<'x> {
     }
 
     fn put_row(&mut self, row: &[Cell], put: impl Fn(&mut Self, &Cell, &str)) {
-        let plan = self.plan;
+        let plan = Arc::clone(&self.plan);
         for (place, (cell, heading)) in row.iter().zip(&plan.headings).enumerate() {
             self.body.extend_from_slice(if place > 0 { b"," } else { b"" });
             put(self, cell, &heading.name);
@@ -260,32 +238,8 @@ impl<'x> Output<'x> {
         self.body.extend_from_slice(format!("{{\"frame\":\"{frame}\"{members}}}\n").as_bytes());
     }
 
-    /// Whether nothing has gathered.
-    pub(super) fn is_empty(&self) -> bool {
-        self.body.is_empty()
-    }
-
-    /// Sends what has gathered, once it is worth it.
-    pub(super) async fn flush(&mut self) -> Result<(), End> {
-        if self.body.len() >= READ_PIECE_BYTES / 4 { self.send().await } else { Ok(()) }
-    }
-
-    /// Sends what has gathered.
-    pub(super) async fn send(&mut self) -> Result<(), End> {
-        let stream = match self.stream {
-            Some(stream) => stream,
-            None => {
-                let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-                *self.stream.insert(reply.header("Cache-Control", "no-store").stream(self.format.media_type()))
-            }
-        };
-        stream.write(&mut self.exchange.out, &self.body);
-        self.body.clear();
-        self.exchange.flush().await.map_err(|_| End::HungUp)
-    }
-
-    /// Ends the answer.
-    pub(super) async fn finish(&mut self, next: Option<&str>, stats: &Stats) -> Result<(), End> {
+    /// Ends the answer with what was read.
+    fn end(&mut self, next: Option<&str>, stats: &Stats) {
         if self.format == Format::Json {
             let next = next.map(|next| format!(",\"next\":\"{next}\"")).unwrap_or_default();
             let stats = json!({
@@ -301,13 +255,55 @@ impl<'x> Output<'x> {
             });
             self.body.extend_from_slice(format!("]{next},\"stats\":{stats}}}").as_bytes());
         }
-        self.exchange.delivered(self.rows);
+    }
+}
+
+/// The connection's side of an answer: sent piece by piece, or with a length if it fits one.
+pub(super) struct Output<'x> {
+    pub(super) exchange: &'x mut Exchange,
+    format: Format,
+    stream: Option<Stream>,
+}
+
+impl<'x> Output<'x> {
+    pub(super) fn new(exchange: &'x mut Exchange, format: Format) -> Self {
+        Self { exchange, format, stream: None }
+    }
+
+    /// Whether something of the answer may be under way.
+    pub(super) fn begun(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Sends what was written, once it is worth it.
+    pub(super) async fn flush(&mut self, rows: &mut Rows) -> Result<(), End> {
+        if rows.body.len() >= READ_PIECE_BYTES { self.send(rows).await } else { Ok(()) }
+    }
+
+    /// Sends what was written.
+    pub(super) async fn send(&mut self, rows: &mut Rows) -> Result<(), End> {
+        let stream = match self.stream {
+            Some(stream) => stream,
+            None => {
+                let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
+                *self.stream.insert(reply.header("Cache-Control", "no-store").stream(self.format.media_type()))
+            }
+        };
+        stream.write(&mut self.exchange.out, &rows.body);
+        rows.body.clear();
+        self.exchange.flush().await.map_err(|_| End::HungUp)
+    }
+
+    /// Ends the answer.
+    pub(super) async fn finish(&mut self, rows: &mut Rows, next: Option<&str>, stats: &Stats) -> Result<(), End> {
+        rows.end(next, stats);
+        self.exchange.delivered(rows.rows);
         if let Some(stream) = self.stream {
-            self.send().await?;
+            self.send(rows).await?;
             stream.finish(&mut self.exchange.out);
         } else {
             let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-            reply.header("Cache-Control", "no-store").body(self.format.media_type(), &self.body);
+            reply.header("Cache-Control", "no-store").body(self.format.media_type(), &rows.body);
         }
         Ok(())
     }

@@ -1,0 +1,176 @@
+//! The part of a query that needs no shard and no socket: reading stretches of the log, showing their events to the query and
+//! writing its rows. It is done on threads that get what the CPUs have left, a turn at a time; between turns it is back on
+//! its connection's core, which sends what was written and finds the next stretch.
+
+use super::output::Rows;
+use super::{End, Place};
+use crate::limits::{INDEX_STRIDE_BYTES, QUERY_TURN};
+use crate::query::plan::Plan;
+use crate::query::run::{Limit, Running, Span};
+use crate::shard::Fault;
+use crate::shard::blocks::Extent;
+use crate::shard::cursor::Frames;
+use crate::shard::stretch::Stretch;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stats {
+    pub(super) segments_total: u64,
+    pub(super) segments_read: u64,
+    pub(super) blocks_read: u64,
+    pub(super) blocks_counted: u64,
+    pub(super) bytes_read: u64,
+    pub(super) events_read: u64,
+    pub(super) not_json: u64,
+    pub(super) lost: u64,
+    pub(super) micros: u64,
+}
+
+/// Why a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// Others have their turn, or there is enough to be sent.
+    Turn,
+    /// There is no more.
+    Over,
+}
+
+/// A query under way.
+pub(super) struct Work {
+    pub(super) running: Running,
+    pub(super) rows: Rows,
+    /// Whether rows are written as they come.
+    pub(super) streams: bool,
+    pub(super) stats: Stats,
+    /// The next offset to be read.
+    pub(super) offset: u64,
+    pub(super) extents: Vec<Extent>,
+    /// Offset behind the last segment that counts as read.
+    read_upto: u64,
+    /// It counts as running until it is gone, also when nobody waits for it any more.
+    _place: Place,
+}
+
+impl Work {
+    pub(super) fn new(plan: &Arc<Plan>, span: Span, rows: Rows, place: Place) -> Result<Self, Limit> {
+        Ok(Self {
+            running: Running::new(plan, span, None)?,
+            rows,
+            streams: !plan.reversed(),
+            stats: Stats::default(),
+            offset: 0,
+            extents: Vec::new(),
+            read_upto: 0,
+            _place: place,
+        })
+    }
+
+    /// Whether events before `upto` are to be read.
+    pub(super) fn wants(&self, upto: u64) -> bool {
+        self.offset < upto && !(self.streams && self.rows.full())
+    }
+
+    /// Goes on in the stretch, to before `upto` at most.
+    pub(super) fn walk(
+        &mut self,
+        stretch: &mut Stretch,
+        frames: &mut Frames,
+        upto: u64,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Pause, End> {
+        let begun = Instant::now();
+        loop {
+            if self.streams && self.give() == Pause::Turn {
+                return Ok(Pause::Turn);
+            }
+            if !self.wants(upto) {
+                return Ok(Pause::Over);
+            }
+            if !self.count_block(stretch, upto)? {
+                if !stretch.read(self.offset, frames)? {
+                    return Ok(Pause::Over);
+                }
+                self.show(frames, upto)?;
+            }
+            if begun.elapsed() >= QUERY_TURN || !wanted() {
+                return Ok(Pause::Turn);
+            }
+        }
+    }
+
+    /// Writes the rows that are there.
+    pub(super) fn give(&mut self) -> Pause {
+        self.rows.take(&mut self.running, VecDeque::pop_front)
+    }
+
+    /// The same, the last one first.
+    pub(super) fn give_reversed(&mut self) -> Pause {
+        self.rows.take(&mut self.running, VecDeque::pop_back)
+    }
+
+    /// Counts a block by what the index knows of it, if that is all that is asked for.
+    fn count_block(&mut self, stretch: &mut Stretch, upto: u64) -> Result<bool, End> {
+        let Some(block) = stretch.block(self.offset).filter(|block| block.next_offset <= upto) else {
+            return Ok(false);
+        };
+        if !self.running.is_one_slice(block.first_received_us, block.last_received_us) {
+            return Ok(false);
+        }
+        self.running.count(block.next_offset - block.first_offset, block.first_received_us)?;
+        self.offset = block.next_offset;
+        self.stats.blocks_counted += 1;
+        stretch.pass();
+        Ok(true)
+    }
+
+    /// Shows the events of frames to the query.
+    fn show(&mut self, frames: &Frames, upto: u64) -> Result<(), End> {
+        let room = if self.streams { self.rows.room() } else { u64::MAX };
+        for frame in frames.iter() {
+            self.note(frame.bytes.len() as u64);
+            let header = frame.header;
+            let whole = header.first_offset >= self.offset && header.next_offset() <= upto;
+            if whole
+                && self.running.counts_only()
+                && self.running.is_one_slice(header.first_received_us, header.last_received_us)
+            {
+                self.running.count(u64::from(header.events), header.first_received_us)?;
+                self.offset = header.next_offset();
+                self.stats.events_read += u64::from(header.events);
+                continue;
+            }
+            for event in frame.events() {
+                let event = event
+                    .map_err(|fault| Fault::Corrupt { offset: self.offset, detail: Arc::from(fault.to_string()) })?;
+                if event.offset < self.offset {
+                    continue;
+                }
+                if event.offset >= upto {
+                    self.offset = upto;
+                    return Ok(());
+                }
+                self.running.event(&event)?;
+                self.offset = event.offset + 1;
+                self.stats.events_read += 1;
+                if self.running.rows.len() as u64 >= room {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what is read.
+    fn note(&mut self, bytes: u64) {
+        self.stats.bytes_read += bytes;
+        self.stats.blocks_read = self.stats.bytes_read.div_ceil(INDEX_STRIDE_BYTES);
+        if self.offset >= self.read_upto {
+            let extent = self.extents.iter().find(|extent| self.offset < extent.next_offset);
+            self.read_upto = extent.map_or(u64::MAX, |extent| extent.next_offset);
+            self.stats.segments_read += u64::from(extent.is_some());
+        }
+    }
+}

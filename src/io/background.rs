@@ -1,0 +1,94 @@
+//! Threads for work that takes long and must delay nothing: they get what the CPUs have left.
+//!
+//! Jobs begin in the order they were given. A job whose asker has gone is not begun, and one under way may look whether it
+//! is still wanted.
+
+use super::system;
+use rustix::thread::CpuSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads. They end when it is dropped. What may wait for them is bounded by whoever gives them jobs.
+pub struct Background {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Background {
+    /// Starts so many threads, free to run on any of `cpus`.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(name: &str, threads: usize, cpus: CpuSet) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for number in 0..threads {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
+                // Refusals leave it on its parent's core, or as important as any other thread: worse, but not wrong.
+                let _ = rustix::thread::sched_setaffinity(None, &cpus);
+                let _ = system::take_what_is_left();
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    match next {
+                        Ok(job) => job(),
+                        Err(mpsc::RecvError) => return,
+                    }
+                }
+            })?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Runs `work` on one of the threads and returns what it returns. The job is queued by the call itself; when the future
+    /// is dropped, `work` is told by its argument.
+    ///
+    /// # Panics
+    /// When the work itself panicked.
+    pub fn run<R: Send + 'static, W>(&self, work: W) -> impl Future<Output = R> + use<R, W>
+    where
+        W: FnOnce(&dyn Fn() -> bool) -> R + Send + 'static,
+    {
+        let (done, result) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            if !done.is_closed() {
+                let answer = work(&|| !done.is_closed());
+                let _ = done.send(answer);
+            }
+        });
+        self.jobs.send(job).expect("the threads live as long as this");
+        async move { result.await.expect("a job in the background panicked") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_run_with_the_lowest_priority_and_learn_that_nobody_waits() {
+        let (_, mask) = system::cpus().unwrap();
+        let background = Background::start("test", 1, mask).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let policy = |_: &dyn Fn() -> bool| {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            stat.rsplit(' ').nth(11).unwrap().to_owned()
+        };
+        assert_eq!(runtime.block_on(background.run(policy)), "5", "SCHED_IDLE");
+        let (told, heard) = mpsc::channel();
+        let unwanted = background.run(move |wanted| {
+            told.send("begun").unwrap();
+            while wanted() {
+                std::thread::yield_now();
+            }
+            told.send("ended").unwrap();
+        });
+        let never = background.run(|_| panic!("nobody waits for it"));
+        assert_eq!(heard.recv(), Ok("begun"));
+        drop((unwanted, never));
+        assert_eq!(heard.recv(), Ok("ended"));
+        assert!(runtime.block_on(background.run(|wanted| wanted())), "the thread goes on");
+    }
+}
