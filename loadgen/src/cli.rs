@@ -1,14 +1,18 @@
 //! The command line, and how it becomes a checked plan. Everything that can be wrong with a run before it begins is
 //! found here and is exit code 2.
 
+mod consume;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-use crate::consume::plan::{ConsumePlan, Kind};
-use crate::payload::{EVENT_BYTES_MIN, Generated, Lines, Payload};
+pub use consume::ConsumeArguments;
+
+use crate::keys::{KEYS_MAX, Keys, Spread};
+use crate::payload::{ENTROPY_MAX, EVENT_BYTES_MIN, Generated, Lines, Payload};
 use crate::plan::{Extent, Framing, OpenLoop, Plan, Producer};
 use crate::schedule::{Arrivals, Stage};
 use crate::slo::Objective;
@@ -38,6 +42,10 @@ Examples:
       exactly ten million events in batches of a thousand
   loadgen produce --group lines --payload events.ndjson --once -c 1
       a file's lines, each one event, in their order
+  loadgen produce --group load -s 100..1000 --keys 10k --key-spread zipf --entropy 4 --seed 1
+      sizes, keys and contents like those of real events, the same ones in each run
+  loadgen produce --group load --browser-like -c 1000 -d 1m
+      a thousand pages that post ten events a second each
   loadgen produce --group load --producer-id rig -c 8 -d 1m
       deduplicated: lost connections are made again and the same requests repeated
   loadgen produce --group load --rate 20k -c 256 -d 1m
@@ -137,11 +145,26 @@ pub struct ProduceArguments {
     /// How planned requests follow each other.
     #[arg(long, value_enum, default_value = "poisson")]
     pub arrivals: Arrivals,
-    /// Size of an event, or a range such as 64B-1KiB.
+    /// Size of an event, or a range such as 64B..1KiB.
     #[arg(short, long, default_value = "256B", value_parser = parse_sizes, conflicts_with = "payload")]
     pub size: Sizes,
-    /// Events in a request; 1 posts single events.
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Give events keys, of so many different ones such as 10k: each its own with -b 1 and --format binary, else one a
+    /// batch.
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub keys: Option<u64>,
+    /// How often each key is taken.
+    #[arg(long, value_enum, default_value = "uniform", requires = "keys")]
+    pub key_spread: Spread,
+    /// Bits of entropy in a byte of a generated event, 0 to 6; and none is like another within 16 MiB, so that
+    /// compression gains no more than this [default: 6, from a pool of 64 KiB].
+    #[arg(long, value_name = "BITS", conflicts_with = "payload")]
+    pub entropy: Option<f64>,
+    /// Be pages in browsers: every connection one that posts a batch of 10 a second (-b, --rate) as text/plain with a
+    /// producer name of its own in the query.
+    #[arg(long, conflicts_with_all = ["format", "pipeline", "keys", "full_answers"])]
+    pub browser_like: bool,
+    /// Events in a request; 1 posts single events [default: 1, browsers 10].
+    #[arg(short, long, hide_default_value = true, default_value_t = 1, default_value_if("browser_like", "true", "10"), value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub batch: u32,
     /// Layout of batches (unused with -b 1).
     #[arg(long, value_enum, default_value = "ndjson")]
@@ -187,102 +210,6 @@ pub struct ProduceArguments {
     pub token_file: Option<PathBuf>,
 }
 
-const CONSUME_EXAMPLES: &str = "\
-Examples:
-  loadgen consume --group load --consumers 1000 --until-tail
-      a thousand consumers read the group from its first event to its tail
-  loadgen consume --group load --consumers 1 --start latest -d 30s
-      one consumer waits at the tail: how long events take from the broker's clock into its hands
-  loadgen consume --group load --consumers 100 --ack-rate 1000 -d 30s
-      a hundred consumers ack one event at a time, a thousand a second in all
-  loadgen consume --group load --consumers 10k --idle -d 10s
-      ten thousand live readers at the tail, and what each of them costs the broker in memory
-
-Consumers are subscribed under new names and removed at the end. Every offset must come once and in order, else the
-verdict is INCORRECT and the exit code 1.";
-
-/// Arguments of `loadgen consume`.
-#[derive(Args, Debug)]
-#[command(after_help = CONSUME_EXAMPLES)]
-pub struct ConsumeArguments {
-    /// The broker.
-    #[arg(long, env = "EDDYLINE_URL", default_value = "http://127.0.0.1:4437")]
-    pub url: Target,
-    /// Group to read.
-    #[arg(long)]
-    pub group: String,
-    /// Consumers, a connection each.
-    #[arg(short, long, default_value = "1", value_parser = parse_count)]
-    pub consumers: u64,
-    /// Where they begin: a position such as earliest, latest or last:1000.
-    #[arg(long, default_value = "earliest")]
-    pub start: String,
-    /// How long at most.
-    #[arg(short, long, default_value = "30s", value_parser = parse_duration)]
-    pub duration: Duration,
-    /// A consumer ends when it has everything.
-    #[arg(long)]
-    pub until_tail: bool,
-    /// Ack one event at a time, so many a second in all, instead of with the next question.
-    #[arg(long, value_name = "PER-SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000_000), conflicts_with_all = ["until_tail", "idle"])]
-    pub ack_rate: Option<u32>,
-    /// Only hold live answers open at the tail.
-    #[arg(long, conflicts_with_all = ["until_tail", "start"])]
-    pub idle: bool,
-    /// Events of one answer at most.
-    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub max: u32,
-    /// Bytes of one answer at most.
-    #[arg(long, default_value = "1MiB", value_parser = parse_sizes)]
-    pub max_bytes: Sizes,
-    /// Threads that share the consumers.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: u32,
-    /// Longest wait for one answer.
-    #[arg(long, default_value = "10s", value_parser = parse_duration)]
-    pub timeout: Duration,
-    /// Form of the summary on stdout.
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub output: Output,
-    /// File with the bearer token.
-    #[arg(long, value_name = "FILE", env = "EDDYLINE_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
-}
-
-impl ConsumeArguments {
-    /// Checks the arguments.
-    pub fn plan(&self) -> Result<ConsumePlan, UsageError> {
-        check_group(&self.group)?;
-        if self.duration.is_zero() {
-            return Err(UsageError::Zero("duration"));
-        }
-        if self.timeout.is_zero() {
-            return Err(UsageError::Zero("timeout"));
-        }
-        let consumers = u32::try_from(self.consumers).ok().filter(|count| *count <= CONSUMERS_MAX);
-        let consumers = consumers.ok_or(UsageError::Consumers(self.consumers))?;
-        let kind = match (self.ack_rate, self.idle) {
-            (Some(per_second), _) => Kind::Acks { per_second },
-            (None, true) => Kind::Idle,
-            (None, false) => Kind::Read,
-        };
-        Ok(ConsumePlan {
-            target: self.url.clone(),
-            token: self.token_file.as_deref().map(read_token).transpose()?,
-            group: self.group.clone(),
-            kind,
-            consumers,
-            threads: self.threads.min(consumers),
-            start: self.start.clone(),
-            events_max: self.max,
-            bytes_max: u64::from(self.max_bytes.most),
-            duration: self.duration,
-            until_tail: self.until_tail,
-            timeout: self.timeout,
-        })
-    }
-}
-
 /// Why arguments make no plan.
 #[derive(Debug, Error)]
 pub enum UsageError {
@@ -314,6 +241,12 @@ pub enum UsageError {
         "--pipeline {0} with --producer-id: at most {DEDUPLICATED_PIPELINE_MAX}, the repeats that the broker knows"
     )]
     Pipeline(u32),
+    /// More than Zipf's law is prepared for.
+    #[error("--keys {0}: at most {KEYS_MAX}")]
+    Keys(u64),
+    /// Not so many bits in a byte of text.
+    #[error("--entropy: from 0 to {ENTROPY_MAX} bits a byte")]
+    Entropy,
     /// More than one process can have.
     #[error("--consumers {0}: at most {CONSUMERS_MAX}")]
     Consumers(u64),
@@ -349,6 +282,8 @@ impl ProduceArguments {
             batch: self.batch,
             framing,
             payload,
+            keys: self.keys(seed)?,
+            browser: self.browser_like,
             seed,
             size_text,
             open_loop: self.open_loop(),
@@ -356,14 +291,23 @@ impl ProduceArguments {
             warmup: self.warmup,
             timeout: self.timeout,
             producer: self.producer()?,
-            full_answers: self.full_answers,
+            // A header that asks for less would need a preflight.
+            full_answers: self.full_answers || self.browser_like,
             objectives: self.slo.clone(),
             verify: !self.no_verify,
         })
     }
 
+    fn keys(&self, seed: u64) -> Result<Option<Keys>, UsageError> {
+        match self.keys {
+            Some(count) if count > KEYS_MAX => Err(UsageError::Keys(count)),
+            count => Ok(count.map(|count| Keys::new(seed, count, self.key_spread))),
+        }
+    }
+
     fn open_loop(&self) -> Option<OpenLoop> {
-        let single = || Some(vec![(Duration::ZERO, self.rate?)]);
+        let browsing = self.browser_like.then(|| u64::from(self.connections) * u64::from(self.batch));
+        let single = || Some(vec![(Duration::ZERO, self.rate.or(browsing)?)]);
         let stage = |(length, events_per_second)| Stage {
             length,
             requests_per_second: events_per_second as f64 / f64::from(self.batch),
@@ -382,6 +326,7 @@ impl ProduceArguments {
 
     fn framing(&self) -> Framing {
         match self.format {
+            _ if self.browser_like => Framing::Text,
             _ if self.batch == 1 => Framing::Single,
             Format::Json => Framing::Json,
             Format::Ndjson => Framing::Ndjson,
@@ -400,9 +345,11 @@ impl ProduceArguments {
     }
 
     fn producer(&self) -> Result<Option<Producer>, UsageError> {
-        let Some(name) = &self.producer_id else {
+        let browser = self.browser_like.then(|| format!("tab-{:06x}", fastrand::u32(..1 << 24)));
+        let Some(name) = self.producer_id.clone().or(browser) else {
             return Ok(None);
         };
+        let name = &name;
         let name = header_value(name, "--producer-id")?;
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Some(Producer { name, epoch: self.producer_epoch.unwrap_or(since_epoch.as_secs()) }))
@@ -411,10 +358,17 @@ impl ProduceArguments {
     /// The payload, its sizes in words, and the number of a file's events.
     fn payload(&self, seed: u64, framing: Framing) -> Result<(Payload, String, Option<u64>), UsageError> {
         let Some(path) = &self.payload else {
+            if self.entropy.is_some_and(|bits| !(0.0..=ENTROPY_MAX).contains(&bits)) {
+                return Err(UsageError::Entropy);
+            }
             if self.size.least < EVENT_BYTES_MIN {
                 return Err(UsageError::Size(self.size));
             }
-            return Ok((Payload::Generated(Generated::new(seed, self.size)), self.size.to_string(), None));
+            return Ok((
+                Payload::Generated(Generated::new(seed, self.size, self.entropy)),
+                self.size.to_string(),
+                None,
+            ));
         };
         let failed = |cause: String| UsageError::File { option: "--payload", path: path.clone(), cause };
         let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;

@@ -24,6 +24,7 @@
 //!  record      acknowledgements, latencies, errors of one worker
 //!  schedule    planned moments: a pure function of rate, shape and seed
 //!  plan        what is sent: a pure function of (connection, request number)
+//!  keys        which key an event has
 //!  payload     the bytes of an event, and whose they are when met again
 //!  target, thread_time, units
 //! ```
@@ -60,6 +61,7 @@ pub mod record;
 pub mod request;
 pub mod series;
 
+pub mod keys;
 pub mod payload;
 pub mod plan;
 pub mod schedule;

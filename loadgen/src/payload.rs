@@ -18,8 +18,17 @@ use crate::units::Sizes;
 /// Smallest generated event in bytes: braces, names, ten digits of `w` and sixteen of `n` always fit.
 pub const EVENT_BYTES_MIN: u32 = 48;
 
-/// Places at which a pad may begin in the pool; a power of two.
+/// Places at which a pad may begin in the pool; powers of two. The few stay in a core's cache, which makes the generator
+/// fast; but after some hundred events every pad was seen before, and a broker that compresses would find each again. With
+/// an entropy asked for the pool is beyond what compressors look back on.
 const PAD_PLACES: u64 = 1 << 16;
+const PAD_PLACES_WITH_ENTROPY: u64 = 1 << 24;
+
+/// Signs that pads are made of, in the order in which fewer bits of entropy leave them out.
+const SIGNS: &[u8; 64] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+
+/// Most entropy in bits a byte.
+pub const ENTROPY_MAX: f64 = 6.0;
 
 /// Bytes of a generated event besides the digits of `w` and `n` and the pad.
 const FIXED_BYTES: usize = r#"{"w":,"n":,"pad":""}"#.len();
@@ -60,6 +69,7 @@ pub enum Payload {
 pub struct Generated {
     seed: u64,
     sizes: Sizes,
+    places: u64,
     pool: Vec<u8>,
 }
 
@@ -122,13 +132,16 @@ impl Payload {
 }
 
 impl Generated {
-    /// Events of the given sizes; `sizes.least` must be at least [`EVENT_BYTES_MIN`].
-    pub fn new(seed: u64, sizes: Sizes) -> Generated {
+    /// Events of the given sizes; `sizes.least` must be at least [`EVENT_BYTES_MIN`]. With an entropy (in bits a byte,
+    /// at most [`ENTROPY_MAX`]) each byte of a pad is one of so many signs, and pads do not come again soon.
+    pub fn new(seed: u64, sizes: Sizes, entropy: Option<f64>) -> Generated {
         assert!(sizes.least >= EVENT_BYTES_MIN, "smaller events cannot say whose they are");
         let mut random = fastrand::Rng::with_seed(seed);
-        let length = PAD_PLACES as usize + sizes.most as usize;
-        let pool = (0..length).map(|_| random.alphanumeric() as u8).collect();
-        Generated { seed, sizes, pool }
+        let places = if entropy.is_some() { PAD_PLACES_WITH_ENTROPY } else { PAD_PLACES };
+        let signs = (entropy.unwrap_or(ENTROPY_MAX).exp2().round() as usize).clamp(1, SIGNS.len());
+        let length = places as usize + sizes.most as usize;
+        let pool = (0..length).map(|_| SIGNS[random.usize(..signs)]).collect();
+        Generated { seed, sizes, places, pool }
     }
 
     fn length(&self, connection: u32, sequence: u64) -> usize {
@@ -144,7 +157,7 @@ impl Generated {
         let (mut w, mut n) = (itoa::Buffer::new(), itoa::Buffer::new());
         let (w, n) = (w.format(connection).as_bytes(), n.format(sequence).as_bytes());
         let pad = self.length(connection, sequence) - FIXED_BYTES - w.len() - n.len();
-        let start = (self.mixed(connection, sequence) % PAD_PLACES) as usize;
+        let start = (self.mixed(connection, sequence) % self.places) as usize;
         out.extend_from_slice(br#"{"w":"#);
         out.extend_from_slice(w);
         out.extend_from_slice(br#","n":"#);
@@ -167,14 +180,18 @@ impl Generated {
         (expected == bytes).then_some(Identity(connection, sequence))
     }
 
-    /// splitmix64's finalizer over seed, connection and number (Steele, Lea, Flood: "Fast splittable pseudorandom
-    /// number generators", 2014): cheap, and neighbours land far apart.
     fn mixed(&self, connection: u32, sequence: u64) -> u64 {
-        let mut z = self.seed ^ (u64::from(connection) << 40) ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mixed(self.seed, connection, sequence)
     }
+}
+
+/// splitmix64's finalizer over seed, connection and number (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators", 2014): cheap, and neighbours land far apart.
+pub fn mixed(seed: u64, connection: u32, sequence: u64) -> u64 {
+    let mut z = seed ^ (u64::from(connection) << 40) ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 impl Lines {
@@ -245,7 +262,7 @@ mod tests {
     #[test]
     fn generated_events_are_json_of_the_asked_size_and_know_whose_they_are() {
         for (least, most) in [(48, 48), (64, 64), (256, 1024)] {
-            let payload = Payload::Generated(Generated::new(7, Sizes { least, most }));
+            let payload = Payload::Generated(Generated::new(7, Sizes { least, most }, None));
             let mut lengths = HashSet::new();
             for (connection, sequence) in [(0, 0), (9, 1), (65_535, 4_000_000_000), (u32::MAX, 9_999_999_999_999_999)] {
                 let event = key(connection, sequence);
@@ -262,9 +279,21 @@ mod tests {
     }
 
     #[test]
+    fn pads_have_the_entropy_that_was_asked_for() {
+        for (entropy, expected) in [(0.0, 0.0), (1.0, 1.0), (3.5, 3.46), (6.0, 6.0)] {
+            let generated = Generated::new(7, Sizes { least: 100, most: 100 }, Some(entropy));
+            let mut counts = [0_u32; 256];
+            generated.pool.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+            let shares = counts.iter().map(|count| f64::from(*count) / generated.pool.len() as f64);
+            let found: f64 = shares.filter(|share| *share > 0.0).map(|share| -share * share.log2()).sum();
+            assert!((found - expected).abs() < 0.01, "{found} for {entropy}");
+        }
+    }
+
+    #[test]
     fn a_changed_byte_or_another_seed_is_not_recognised() {
         let sizes = Sizes { least: 100, most: 100 };
-        let payload = Payload::Generated(Generated::new(1, sizes));
+        let payload = Payload::Generated(Generated::new(1, sizes, None));
         let bytes = bytes_of(&payload, key(2, 3));
         for at in 0..bytes.len() {
             let mut hurt = bytes.clone();
@@ -273,7 +302,7 @@ mod tests {
         }
         assert_eq!(payload.recognise(&bytes[..99]), None);
         assert_eq!(payload.recognise(b""), None);
-        assert_eq!(Payload::Generated(Generated::new(2, sizes)).recognise(&bytes), None);
+        assert_eq!(Payload::Generated(Generated::new(2, sizes, None)).recognise(&bytes), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::keys::Keys;
 use crate::payload::{EventKey, Payload};
 use crate::schedule::{Arrivals, Stage};
 use crate::slo::Objective;
@@ -98,6 +99,11 @@ pub struct Plan {
     pub framing: Framing,
     /// Where events come from.
     pub payload: Payload,
+    /// Keys of the events, if they have any: each its own in single posts and frames, one a batch in lines and arrays.
+    pub keys: Option<Keys>,
+    /// Requests as a page in a browser makes them: nothing in the head that would need a preflight, what is needed in
+    /// the query.
+    pub browser: bool,
     /// Seed of the generated payload.
     pub seed: u64,
     /// How sizes are described in the summary.
@@ -160,6 +166,21 @@ impl Plan {
         }
     }
 
+    /// The event whose key one of a request has: in lines and arrays, the first of its batch.
+    pub fn keyed_by(&self, key: RequestKey, within: u32) -> EventKey {
+        match self.framing {
+            Framing::Single | Framing::Binary => self.event(key, within),
+            Framing::Json | Framing::Ndjson | Framing::Text => self.event(key, 0),
+        }
+    }
+
+    /// Whether a key is the one that an event of a request was sent with. What is sent without is not looked at.
+    pub fn has_key(&self, shown: Option<&str>, key: RequestKey, within: u32) -> bool {
+        let Some(keys) = &self.keys else { return true };
+        let digits = shown.and_then(|shown| shown.strip_prefix('k'));
+        digits.and_then(|digits| digits.parse().ok()) == Some(keys.rank(self.keyed_by(key, within)))
+    }
+
     /// All events of a request in their order.
     pub fn events(&self, key: RequestKey) -> impl Iterator<Item = EventKey> + '_ {
         (0..self.count_of(key)).map(move |within| self.event(key, within))
@@ -219,7 +240,9 @@ pub(crate) mod tests {
             pipeline: 1,
             batch: 1,
             framing: Framing::Single,
-            payload: Payload::Generated(Generated::new(1, Sizes { least: 64, most: 64 })),
+            payload: Payload::Generated(Generated::new(1, Sizes { least: 64, most: 64 }, None)),
+            keys: None,
+            browser: false,
             seed: 1,
             size_text: "64 B".into(),
             open_loop: None,

@@ -1,42 +1,50 @@
 //! Request bytes. All that never changes about a group's requests is rendered once; what is left for each request is the
 //! body, its length and, if asked for, the producer's sequence number.
 
-use crate::plan::{Framing, Plan, RequestKey};
+use crate::plan::{Framing, Plan, Producer, RequestKey};
 
 /// Renders the requests of a plan; shared by all workers.
 #[derive(Debug)]
 pub struct Requests<'p> {
     plan: &'p Plan,
-    /// Request line and constant headers by group, up to and including the last CRLF before what varies.
-    heads: Vec<Vec<u8>>,
-    /// `Producer-…` headers up to the sequence's digits; the connection's number belongs between the two.
-    producer: Option<(Vec<u8>, Vec<u8>)>,
+    /// What never changes of the heads, by group.
+    heads: Vec<Head>,
+}
+
+/// A head up to and including the last CRLF before what varies. With a producer, its connection's number stands between
+/// the first two parts, and its sequence between the last two; without, the first is all.
+#[derive(Debug, Default)]
+struct Head {
+    start: Vec<u8>,
+    middle: Vec<u8>,
+    end: Vec<u8>,
 }
 
 impl<'p> Requests<'p> {
     /// Prepares the templates.
     pub fn new(plan: &'p Plan) -> Requests<'p> {
         let heads = plan.groups.iter().map(|group| head(plan, group)).collect();
-        let producer = plan.producer.as_ref().map(|producer| {
-            let before = format!("Producer-Id: {}-", producer.name);
-            let after = format!("\r\nProducer-Epoch: {}\r\nProducer-Seq: ", producer.epoch);
-            (before.into_bytes(), after.into_bytes())
-        });
-        Requests { plan, heads, producer }
+        Requests { plan, heads }
     }
 
     /// Appends one whole request; the same bytes whenever it is called with the same key.
     pub fn render(&self, key: RequestKey, out: &mut Vec<u8>) {
         let length = self.body_length(key);
         let head = &self.heads[self.plan.group_of(key)];
-        out.reserve(head.len() + length + 128);
-        out.extend_from_slice(head);
+        out.reserve(head.start.len() + length + 128);
+        out.extend_from_slice(&head.start);
         let mut number = itoa::Buffer::new();
-        if let Some((before, after)) = &self.producer {
-            out.extend_from_slice(before);
+        if self.plan.producer.is_some() {
             out.extend_from_slice(number.format(key.connection).as_bytes());
-            out.extend_from_slice(after);
+            out.extend_from_slice(&head.middle);
             out.extend_from_slice(number.format(self.plan.producer_sequence(key)).as_bytes());
+            out.extend_from_slice(&head.end);
+        }
+        if let Some(keys) = &self.plan.keys
+            && self.plan.framing != Framing::Binary
+        {
+            out.extend_from_slice(b"Eddyline-Key: ");
+            keys.append(self.plan.keyed_by(key, 0), out);
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(b"Content-Length: ");
@@ -62,9 +70,16 @@ impl<'p> Requests<'p> {
             // Two brackets, and commas between.
             Framing::Json => 1 + count,
             Framing::Ndjson | Framing::Text => count,
-            Framing::Binary => 5 * count,
+            Framing::Binary => 5 * count + self.key_bytes(key),
         };
         around + self.event_bytes(key)
+    }
+
+    /// Bytes of the keys in frames, their lengths included.
+    fn key_bytes(&self, key: RequestKey) -> usize {
+        let Some(keys) = &self.plan.keys else { return 0 };
+        let digits = |event| keys.rank(event).checked_ilog10().unwrap_or(0) as usize + 1;
+        self.plan.events(key).map(|event| 2 + "k".len() + digits(event)).sum()
     }
 
     fn append_body(&self, key: RequestKey, out: &mut Vec<u8>) {
@@ -88,9 +103,16 @@ impl<'p> Requests<'p> {
             }
             Framing::Binary => {
                 for event in self.plan.events(key) {
-                    // The plan keeps an event's length within u32. Flags 0: no key, no content type.
+                    // The plan keeps an event's length within u32. Flag 0 is the key, no other is set.
                     out.extend_from_slice(&(payload.length(event) as u32).to_le_bytes());
-                    out.push(0);
+                    out.push(u8::from(self.plan.keys.is_some()));
+                    if let Some(keys) = &self.plan.keys {
+                        let length_at = out.len();
+                        out.extend_from_slice(&[0; 2]);
+                        keys.append(event, out);
+                        let length = (out.len() - length_at - 2) as u16;
+                        out[length_at..length_at + 2].copy_from_slice(&length.to_le_bytes());
+                    }
                     payload.append(event, out);
                 }
             }
@@ -98,16 +120,14 @@ impl<'p> Requests<'p> {
     }
 }
 
-fn head(plan: &Plan, group: &str) -> Vec<u8> {
+fn head(plan: &Plan, group: &str) -> Head {
     let resource = if plan.framing == Framing::Single { "events" } else { "batch" };
-    let mut head = format!(
-        "POST {}/v1/groups/{group}/{resource} HTTP/1.1\r\nHost: {}\r\n",
-        plan.target.prefix, plan.target.authority
-    );
-    if let Some(token) = &plan.token {
-        head += &format!("Authorization: Bearer {token}\r\n");
+    let line = format!("POST {}/v1/groups/{group}/{resource}", plan.target.prefix);
+    let mut headers = format!("Host: {}\r\n", plan.target.authority);
+    if let Some(token) = plan.token.as_ref().filter(|_| !plan.browser) {
+        headers += &format!("Authorization: Bearer {token}\r\n");
     }
-    head += match plan.framing {
+    headers += match plan.framing {
         Framing::Single => "",
         Framing::Json => "Content-Type: application/json\r\n",
         Framing::Ndjson => "Content-Type: application/x-ndjson\r\n",
@@ -115,16 +135,33 @@ fn head(plan: &Plan, group: &str) -> Vec<u8> {
         Framing::Binary => "Content-Type: application/vnd.eddyline.batch\r\n",
     };
     if !plan.full_answers {
-        head += "Prefer: return=minimal\r\n";
+        headers += "Prefer: return=minimal\r\n";
     }
-    head.into_bytes()
+    let token = plan.token.as_ref().filter(|_| plan.browser).map(|token| format!("token={token}&"));
+    let query = format!("?{}", token.unwrap_or_default());
+    let parts = match &plan.producer {
+        None => [format!("{line}{} HTTP/1.1\r\n{headers}", query.trim_end_matches(['?', '&'])), "".into(), "".into()],
+        Some(Producer { name, epoch }) if plan.browser => [
+            format!("{line}{query}producer={name}-"),
+            format!("&epoch={epoch}&seq="),
+            format!(" HTTP/1.1\r\n{headers}"),
+        ],
+        Some(Producer { name, epoch }) => [
+            format!("{line} HTTP/1.1\r\n{headers}Producer-Id: {name}-"),
+            format!("\r\nProducer-Epoch: {epoch}\r\nProducer-Seq: "),
+            "\r\n".to_owned(),
+        ],
+    };
+    let [start, middle, end] = parts.map(String::into_bytes);
+    Head { start, middle, end }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::{Keys, Spread};
     use crate::payload::{Lines, Payload};
-    use crate::plan::{Extent, Producer, tests::plan};
+    use crate::plan::{Extent, tests::plan};
 
     fn rendered(plan: &Plan, connection: u32, request: u32) -> String {
         let mut bytes = Vec::new();
@@ -182,5 +219,47 @@ mod tests {
             "POST /at/v1/groups/load-0/events HTTP/1.1\r\nHost: proxy\r\nAuthorization: Bearer edl_x\r\n\
              Producer-Id: p-6\r\nProducer-Epoch: 9\r\nProducer-Seq: 2\r\nContent-Length: 64"
         );
+    }
+
+    #[test]
+    fn a_browser_says_everything_in_the_query_and_needs_no_preflight() {
+        let browser = Plan {
+            browser: true,
+            full_answers: true,
+            token: Some("edl_x".into()),
+            producer: Some(Producer { name: "tab".into(), epoch: 9 }),
+            connections: 3,
+            ..of_lines("1\n22\n3\n4\n5\n6", Framing::Text, 2)
+        };
+        assert_eq!(
+            rendered(&browser, 2, 0),
+            "POST /v1/groups/load/batch?token=edl_x&producer=tab-2&epoch=9&seq=0 HTTP/1.1\r\nHost: 127.0.0.1:4437\r\n\
+             Content-Type: text/plain\r\nContent-Length: 4\r\n\r\n5\n6\n"
+        );
+        let nameless = Plan { producer: None, ..browser };
+        assert!(rendered(&nameless, 0, 0).starts_with("POST /v1/groups/load/batch?token=edl_x HTTP/1.1\r\n"));
+        let free = Plan { token: None, ..nameless };
+        assert!(rendered(&free, 0, 0).starts_with("POST /v1/groups/load/batch HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn keys_go_into_frames_or_the_head() {
+        let keys = Some(Keys::new(1, 1, Spread::Uniform));
+        for (framing, head_has, body) in [
+            (Framing::Single, true, "1"),
+            (Framing::Ndjson, true, "1\n22\n"),
+            (Framing::Binary, false, "\x01\0\0\0\x01\x02\0k01\x02\0\0\0\x01\x02\0k022"),
+        ] {
+            let batch = if framing == Framing::Single { 1 } else { 2 };
+            let text = rendered(&Plan { keys: keys.clone(), ..of_lines("1\n22", framing, batch) }, 0, 0);
+            let (head, found) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(found, body, "{framing:?}");
+            assert_eq!(head.contains("\r\nEddyline-Key: k0\r\n"), head_has, "{head}");
+            assert!(head.ends_with(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+        }
+        // Keys of several lengths are counted rightly, else rendering panics.
+        let keys = Some(Keys::new(1, 1_000, Spread::Zipf));
+        let plan = Plan { keys, framing: Framing::Binary, batch: 200, extent: Extent::Events(200), ..plan() };
+        Requests::new(&plan).render(RequestKey { connection: 0, request: 0 }, &mut Vec::new());
     }
 }

@@ -22,19 +22,19 @@ impl std::fmt::Display for Sizes {
         if self.least == self.most {
             write!(out, "{} B", self.least)
         } else {
-            write!(out, "{}-{} B", self.least, self.most)
+            write!(out, "{}..{} B", self.least, self.most)
         }
     }
 }
 
-/// Reads `256B`, `1KiB` or a range such as `64B-1KiB`. The error is a sentence for the command line.
+/// Reads `256B`, `1KiB` or a range such as `64B..1KiB`. The error is a sentence for the command line.
 pub fn parse_sizes(text: &str) -> Result<Sizes, String> {
     let size = |part: &str| -> Result<u32, String> {
         let bytes =
-            part.trim().parse::<ByteSize>().map_err(|error| format!("{error}: write 256B, 1KiB or 64B-1KiB"))?;
+            part.trim().parse::<ByteSize>().map_err(|error| format!("{error}: write 256B, 1KiB or 64B..1KiB"))?;
         u32::try_from(bytes.as_u64()).map_err(|_| format!("{part} is more than one event can be"))
     };
-    let (least, most) = text.split_once('-').unwrap_or((text, text));
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
     let sizes = Sizes { least: size(least)?, most: size(most)? };
     if sizes.least > sizes.most {
         return Err(format!("the range {text} begins above its end"));
@@ -117,9 +117,10 @@ mod tests {
 
     #[test]
     fn sizes_counts_and_durations_are_read_with_units() {
+        assert_eq!(parse_sizes("100..1000"), Ok(Sizes { least: 100, most: 1000 }));
         assert_eq!(parse_sizes("256B"), Ok(Sizes { least: 256, most: 256 }));
-        assert_eq!(parse_sizes("64B-1KiB"), Ok(Sizes { least: 64, most: 1024 }));
-        for bad in ["", "x", "1KiB-64B", "5GiB", "-5B"] {
+        assert_eq!(parse_sizes("64B..1KiB"), Ok(Sizes { least: 64, most: 1024 }));
+        for bad in ["", "x", "1KiB..64B", "5GiB", "..5B", "64B-1KiB"] {
             assert!(parse_sizes(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_count("10k"), Ok(10_000));

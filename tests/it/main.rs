@@ -27,6 +27,7 @@ mod groups;
 mod limits;
 mod live;
 mod load_consume;
+mod load_produce;
 mod metrics;
 mod openapi;
 mod operations;

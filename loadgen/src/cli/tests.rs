@@ -41,7 +41,7 @@ fn defaults_are_those_of_the_help() {
 #[test]
 fn every_option_reaches_the_plan() {
     let plan = planned(
-        "-c 3 -n 10k -s 64B-1KiB -b 10 --format binary --pipeline 4 --threads 8 --groups 2 --create=false \
+        "-c 3 -n 10k -s 64B..1KiB -b 10 --format binary --pipeline 4 --threads 8 --groups 2 --create=false \
          --producer-id p --producer-epoch 7 --full-answers --seed 5 --no-verify --timeout 2s --warmup 500ms",
     )
     .unwrap();
@@ -66,6 +66,26 @@ fn a_rate_is_in_events_and_stages_take_their_time() {
     assert_eq!(plan.objectives.len(), 2);
     let open = plan.open_loop.unwrap();
     assert_eq!((open.stages, open.arrivals), (vec![stage(30, 100.0), stage(60, 200.0)], Arrivals::Poisson));
+}
+
+#[test]
+fn browsers_are_paced_named_and_ask_for_nothing_that_needs_a_preflight() {
+    let plan = planned("--browser-like -c 20").unwrap();
+    assert!(plan.browser && plan.full_answers && plan.producer.as_ref().unwrap().name.starts_with("tab-"));
+    assert_eq!((plan.framing, plan.batch), (Framing::Text, 10));
+    assert_eq!(plan.open_loop.as_ref().unwrap().stages[0].requests_per_second, 20.0);
+    let plan = planned("--browser-like -c 20 -b 1 --rate 5 --producer-id me").unwrap();
+    assert_eq!((plan.framing, plan.producer.unwrap().name), (Framing::Text, "me".into()));
+    assert_eq!(plan.open_loop.unwrap().stages[0].requests_per_second, 5.0);
+}
+
+#[test]
+fn keys_and_entropy_are_bounded() {
+    assert!(planned("--keys 10M --key-spread uniform").unwrap().keys.is_some());
+    assert!(matches!(planned("--keys 11M"), Err(UsageError::Keys(_))));
+    for bits in ["-1", "6.1", "nan"] {
+        assert!(matches!(planned(&format!("--entropy={bits}")), Err(UsageError::Entropy)), "{bits}");
+    }
 }
 
 #[test]

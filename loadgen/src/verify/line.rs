@@ -15,6 +15,8 @@ pub(super) struct Line<'a> {
     pub(super) id: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) received: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) key: Option<Cow<'a, str>>,
     length: u64,
     encoding: Encoding,
     #[serde(borrow)]

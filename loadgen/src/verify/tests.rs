@@ -1,8 +1,9 @@
 //! A log of ten events, hurt in every way that has a name, and what must be said about it.
 
 use super::*;
+use crate::keys::{Keys, Spread};
 use crate::payload::{Lines, Payload};
-use crate::plan::{Extent, tests::plan};
+use crate::plan::{Extent, Framing, tests::plan};
 
 /// An event in the log that is looked at.
 #[derive(Clone, Debug)]
@@ -11,6 +12,7 @@ struct Stored {
     data: String,
     id: String,
     received: String,
+    key: Option<String>,
 }
 
 /// Five requests of two events each, alternating between two connections, acknowledged from offset 100 on.
@@ -30,7 +32,13 @@ fn beliefs() -> Beliefs {
 }
 
 fn stored(offset: u64, data: String) -> Stored {
-    Stored { offset, data, id: format!("id-{offset:05}"), received: format!("2026-01-01T00:00:{offset:05}Z") }
+    Stored {
+        offset,
+        data,
+        id: format!("id-{offset:05}"),
+        received: format!("2026-01-01T00:00:{offset:05}Z"),
+        key: None,
+    }
 }
 
 fn log(plan: &Plan) -> Vec<Stored> {
@@ -56,9 +64,9 @@ fn findings(plan: &Plan, beliefs: &Beliefs, log: &[Stored]) -> Findings {
     let claims = Claims::new(plan, &beliefs.acks);
     let mut ledger = Ledger::default();
     let mut walk = Walk::new(plan, claims.of_group(0), beliefs.bases[0], &mut ledger);
-    for Stored { offset, data, id, received } in log {
+    for Stored { offset, data, id, received, key } in log {
         let text = serde_json::to_string(&serde_json::json!({
-            "offset": offset, "id": id, "received": received, "length": data.len(), "encoding": "text", "data": data
+            "offset": offset, "id": id, "received": received, "key": key, "length": data.len(), "encoding": "text", "data": data
         }));
         let text = text.unwrap();
         let line = Line::parse(text.as_bytes()).unwrap();
@@ -203,6 +211,28 @@ fn equal_lines_of_a_file_are_told_apart_by_their_place() {
     assert_eq!((found.lost, found.duplicated), (1, 1));
     hurt[2].data = "z".into();
     assert_eq!(findings(&plan, &beliefs(), &hurt).corrupted, 1);
+}
+
+#[test]
+fn a_key_that_is_wrong_or_missing_is_corruption() {
+    let plan = Plan { keys: Some(Keys::new(1, 1_000, Spread::Uniform)), framing: Framing::Binary, ..small() };
+    let mut sound = log(&plan);
+    let events = keys().flat_map(|key| plan.events(key));
+    for (event, stored) in events.zip(&mut sound) {
+        stored.key = Some(format!("k{}", plan.keys.as_ref().unwrap().rank(event)));
+    }
+    assert!(findings(&plan, &beliefs(), &sound).is_right());
+    for wrong in [None, Some("k1000".to_owned()), Some("1".to_owned())] {
+        let mut hurt = sound.clone();
+        hurt[3].key = wrong;
+        assert_eq!(faults(&findings(&plan, &beliefs(), &hurt)), [0, 0, 0, 1, 0]);
+    }
+    // One key a batch, that of its first event, where the layout has no room for more.
+    let plan = Plan { framing: Framing::Ndjson, ..plan };
+    for pair in sound.chunks_mut(2) {
+        pair[1].key.clone_from(&pair[0].key.clone());
+    }
+    assert!(findings(&plan, &beliefs(), &sound).is_right());
 }
 
 #[test]

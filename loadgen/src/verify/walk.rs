@@ -124,14 +124,20 @@ impl<'a> Walk<'a> {
         let mut misfits = Vec::new();
         for claim in &self.active {
             claimed = true;
-            let event = self.plan.event(claim.ack.key, (offset - claim.ack.first_offset) as u32);
+            let within = (offset - claim.ack.first_offset) as u32;
+            let event = self.plan.event(claim.ack.key, within);
             self.expected.clear();
             self.plan.payload.append(event, &mut self.expected);
-            if !matched && bytes == Some(&*self.expected) {
-                matched = true;
+            let identity = self.plan.payload.identity(event);
+            if matched || bytes != Some(&*self.expected) {
+                misfits.push(identity);
+                continue;
+            }
+            matched = true;
+            if self.plan.has_key(line.key.as_deref(), claim.ack.key, within) {
                 self.ledger.verified += 1;
             } else {
-                misfits.push(self.plan.payload.identity(event));
+                self.ledger.damaged(identity, offset);
             }
         }
         self.active.retain(|claim| claim.end > offset + 1);

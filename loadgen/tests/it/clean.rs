@@ -25,8 +25,8 @@ fn an_exact_number_of_events_arrives_whatever_the_shape_of_the_load() {
         "-n 1003 -c 4 -b 10 --format json",
         "-n 1003 -c 4 -b 10 --format ndjson --full-answers",
         "-n 1003 -c 4 -b 100 --format text --pipeline 3",
-        "-n 1003 -c 4 -b 10 --format binary -s 48B-300B",
-        "-n 400 -c 3 -s 64B-1KiB --full-answers",
+        "-n 1003 -c 4 -b 10 --format binary -s 48B..300B",
+        "-n 400 -c 3 -s 64B..1KiB --full-answers",
         "-n 300 -c 4 --groups 7",
         "-n 300 -c 4 --groups 3 -b 5 --producer-id p --pipeline 4",
     ] {
