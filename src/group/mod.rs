@@ -321,8 +321,8 @@ impl Group {
                 self.producers.note(stamp, request.first_offset, request.events, header.last_received_us);
             }
         }
-        self.last_replayed = Some(bytes.clone());
-        self.log.replay(header, bytes, entry);
+        self.log.replay(&frame, bytes.clone(), entry);
+        self.last_replayed = Some(bytes);
         self.next_offset = header.next_offset();
         self.last_received_us = header.last_received_us;
         self.last_entry = entry;

@@ -86,6 +86,7 @@ impl NewEvent<'_> {
 pub struct NewEvents {
     bytes: Vec<u8>,
     count: u32,
+    data_bytes: u64,
 }
 
 impl NewEvents {
@@ -93,12 +94,19 @@ impl NewEvents {
     pub fn push(&mut self, event: &NewEvent<'_>) {
         event.encode(0, 0, &mut self.bytes);
         self.count += 1;
+        self.data_bytes += event.data.len() as u64;
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Bytes of their data.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     /// Bytes they take when stored.
@@ -111,6 +119,7 @@ impl NewEvents {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
+        self.data_bytes = 0;
     }
 
     /// Bytes of memory held.

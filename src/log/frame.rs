@@ -167,6 +167,8 @@ impl FrameHeader {
 pub struct FrameBuilder {
     bytes: Vec<u8>,
     header: FrameHeader,
+    /// Bytes of the events' data.
+    data_bytes: u64,
 }
 
 impl FrameBuilder {
@@ -187,7 +189,13 @@ impl FrameBuilder {
             body_bytes: 0,
             body_crc: 0,
         };
-        Self { bytes, header }
+        Self { bytes, header, data_bytes: 0 }
+    }
+
+    /// Bytes of the events' data so far.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
     }
 
     /// Bytes so far, header included.
@@ -224,6 +232,7 @@ impl FrameBuilder {
         events.encode(received_us, next_id, &mut self.bytes);
         self.header.requests += 1;
         self.header.events += events.count();
+        self.data_bytes += events.data_bytes();
     }
 
     /// The finished frame.
@@ -296,6 +305,12 @@ impl<'b> Frame<'b> {
                 Ok(request)
             })
         })
+    }
+
+    /// Bytes of the events' data, as far as the frame is whole.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.events().map_while(Result::ok).map(|event| event.data.len() as u64).sum()
     }
 
     /// The frame's events in offset order.

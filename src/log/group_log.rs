@@ -9,7 +9,7 @@
 //! needs are allocated. A frame that begins a segment carries that as a flag, so recovery draws the same boundaries from
 //! the same frames. Nothing here touches a file; what must be done on disk is handed out as values.
 
-use super::frame::{FrameBuilder, FrameHeader};
+use super::frame::{Frame, FrameBuilder, FrameHeader};
 use super::index::SegmentIndex;
 use super::segment::{SEGMENT_START, Segment};
 use crate::limits::FLUSH_BYTES;
@@ -291,22 +291,23 @@ impl GroupLog {
     pub fn seal(&mut self, entry: u64) -> usize {
         let count = self.open.len();
         for open in std::mem::take(&mut self.open) {
+            let data_bytes = open.data_bytes();
             let (header, bytes) = open.finish();
             self.last_frame_bytes = bytes.len();
-            self.place(&header, Bytes::from(bytes), entry);
+            self.place(&header, Bytes::from(bytes), data_bytes, entry);
         }
         count
     }
 
     /// Places a frame that recovery found in the journal.
-    pub fn replay(&mut self, header: &FrameHeader, bytes: Bytes, entry: u64) {
-        self.place(header, bytes, entry);
+    pub fn replay(&mut self, frame: &Frame<'_>, bytes: Bytes, entry: u64) {
+        self.place(&frame.header, bytes, frame.data_bytes(), entry);
         let active = self.active().copied().expect("a frame was just placed");
         self.planned_end = active.end;
         self.planned_first_received_us = active.first_received_us;
     }
 
-    fn place(&mut self, header: &FrameHeader, bytes: Bytes, entry: u64) {
+    fn place(&mut self, header: &FrameHeader, bytes: Bytes, data_bytes: u64, entry: u64) {
         if header.begins_segment {
             let sequence = self.next_sequence;
             self.next_sequence += 1;
@@ -326,7 +327,7 @@ impl GroupLog {
             self.index_complete = true;
         }
         let active = self.segments.back_mut().expect("a group's first frame begins a segment");
-        self.index.note(header, active.end);
+        self.index.note(header, active.end, data_bytes);
         let frame = TailFrame {
             entry,
             first_offset: header.first_offset,

@@ -3,9 +3,9 @@
 //! A sealed segment carries it as a footer behind its frames:
 //!
 //! ```text
-//! entries: offset 8 · received 8 · position 4 each
+//! entries: offset 8 · received 8 · position 4 · bytes of data up to the next entry 4 each
 //! trailer: entries 4 · events 8 · first received 8 · last received 8 · frames end 4 · CRC-32 of the entries 4
-//!          · magic "EDIX" 4 · CRC-32 of the 40 bytes before 4
+//!          · magic "EDI2" 4 · CRC-32 of the 40 bytes before 4
 //! ```
 //!
 //! A footer saves reading; it is never trusted over frames: whoever seeks checks the frame it finds there, and a missing
@@ -18,8 +18,8 @@ use crate::limits::INDEX_STRIDE_BYTES;
 /// Length of a footer's trailer.
 pub const TRAILER_BYTES: usize = 44;
 
-const ENTRY_BYTES: usize = 20;
-const MAGIC: [u8; 4] = *b"EDIX";
+const ENTRY_BYTES: usize = 24;
+const MAGIC: [u8; 4] = *b"EDI2";
 
 /// One place in a segment where a frame begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct IndexEntry {
     pub received_us: u64,
     /// Where the frame begins in the file.
     pub position: u32,
+    /// Bytes of data of the events from there to the next entry.
+    pub data_bytes: u32,
 }
 
 /// Where to start reading a segment.
@@ -39,15 +41,19 @@ pub struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    /// Takes note of a frame at `position`; frames come in ascending order.
-    pub fn note(&mut self, header: &FrameHeader, position: u64) {
+    /// Takes note of a frame at `position` whose events have so many bytes of data; frames come in ascending order.
+    pub fn note(&mut self, header: &FrameHeader, position: u64, data_bytes: u64) {
         let far = |last: &IndexEntry| position - u64::from(last.position) >= INDEX_STRIDE_BYTES;
         if self.entries.last().is_none_or(far) {
             self.entries.push(IndexEntry {
                 offset: header.first_offset,
                 received_us: header.first_received_us,
                 position: position as u32,
+                data_bytes: 0,
             });
+        }
+        if let Some(last) = self.entries.last_mut() {
+            last.data_bytes += data_bytes as u32;
         }
     }
 
@@ -99,6 +105,7 @@ impl SegmentIndex {
             out.extend_from_slice(&entry.offset.to_le_bytes());
             out.extend_from_slice(&entry.received_us.to_le_bytes());
             out.extend_from_slice(&entry.position.to_le_bytes());
+            out.extend_from_slice(&entry.data_bytes.to_le_bytes());
         }
         let entries_crc = crc32fast::hash(&out);
         let trailer_start = out.len();
@@ -140,8 +147,57 @@ impl SegmentIndex {
             return Err(Malformed("the segment's footer is damaged"));
         }
         let mut fields = Fields::new(entries);
-        let entry = |_| Ok(IndexEntry { offset: fields.u64()?, received_us: fields.u64()?, position: fields.u32()? });
+        let entry = |_| {
+            Ok(IndexEntry {
+                offset: fields.u64()?,
+                received_us: fields.u64()?,
+                position: fields.u32()?,
+                data_bytes: fields.u32()?,
+            })
+        };
         Ok((Self { entries: (0..count).map(entry).collect::<Result<_, Malformed>>()? }, summary))
+    }
+}
+
+/// Compares an index with the frames that it tells of, which come in order.
+pub struct Comparison<'i> {
+    rest: std::slice::Iter<'i, IndexEntry>,
+    /// The entry that frames belong to, and the bytes of their data so far.
+    at: Option<(&'i IndexEntry, u64)>,
+    agrees: bool,
+}
+
+impl<'i> Comparison<'i> {
+    /// With nothing compared.
+    #[must_use]
+    pub fn new(index: &'i SegmentIndex) -> Self {
+        Self { rest: index.entries.iter(), at: None, agrees: true }
+    }
+
+    /// Takes the next frame.
+    pub fn note(&mut self, header: &FrameHeader, position: u64, data_bytes: u64) {
+        if let Some(next) = self.rest.as_slice().first().filter(|next| u64::from(next.position) <= position) {
+            self.end_entry();
+            let told = (u64::from(next.position), next.offset, next.received_us);
+            self.agrees &= told == (position, header.first_offset, header.first_received_us);
+            self.rest.next();
+            self.at = Some((next, 0));
+        }
+        match &mut self.at {
+            Some((_, sum)) => *sum += data_bytes,
+            None => self.agrees = false,
+        }
+    }
+
+    fn end_entry(&mut self) {
+        self.agrees &= self.at.take().is_none_or(|(entry, sum)| u64::from(entry.data_bytes) == sum);
+    }
+
+    /// Whether the index told of these frames and of no others.
+    #[must_use]
+    pub fn agrees(mut self) -> bool {
+        self.end_entry();
+        self.agrees && self.rest.as_slice().is_empty()
     }
 }
 
@@ -175,7 +231,7 @@ mod tests {
         let mut index = SegmentIndex::default();
         for frame in 0..100_u64 {
             // Times stand still for ten frames, so equal times span index entries.
-            index.note(&header(1000 + frame, frame / 10 * 100), 64 + frame * 10_000);
+            index.note(&header(1000 + frame, frame / 10 * 100), 64 + frame * 10_000, 9_000);
         }
         index
     }
@@ -184,6 +240,7 @@ mod tests {
     fn a_seek_never_lands_behind_its_target() {
         let index = sample();
         assert!(index.entries.len() > 10 && index.entries.len() < 20, "one entry per 64 KiB");
+        assert_eq!(index.entries.iter().map(|entry| u64::from(entry.data_bytes)).sum::<u64>(), 100 * 9_000);
         assert_eq!(index.seek(999), None);
         for offset in 1000..1100 {
             let position = index.seek(offset).unwrap();
@@ -195,6 +252,47 @@ mod tests {
             let (_, offset) = index.seek_time(received).unwrap();
             let first = (0..100).find(|frame| frame / 10 * 100 >= received).map_or(1100, |frame| 1000 + frame);
             assert!(offset <= first, "time {received}: {offset} is behind {first}");
+        }
+    }
+
+    #[test]
+    fn an_index_agrees_with_its_frames_and_with_no_others() {
+        let frames: Vec<(u64, u64, u64)> = (0..100).map(|frame| (1000 + frame, frame / 10 * 100, 9_000)).collect();
+        let compare = |index: &SegmentIndex, frames: &[(u64, u64, u64)]| {
+            let mut comparison = Comparison::new(index);
+            for (place, &(offset, received_us, data_bytes)) in frames.iter().enumerate() {
+                comparison.note(&header(offset, received_us), 64 + place as u64 * 10_000, data_bytes);
+            }
+            comparison.agrees()
+        };
+        let index = sample();
+        assert!(compare(&index, &frames));
+        // After a restart an entry may come early.
+        let mut resumed = SegmentIndex::default();
+        frames[50..].iter().zip(50..).for_each(|(&(offset, received_us, data_bytes), place)| {
+            resumed.note(&header(offset, received_us), 64 + place * 10_000, data_bytes);
+        });
+        let mut earlier = SegmentIndex::default();
+        frames[..50].iter().zip(0..).for_each(|(&(offset, received_us, data_bytes), place)| {
+            earlier.note(&header(offset, received_us), 64 + place * 10_000, data_bytes);
+        });
+        resumed.prepend(earlier);
+        assert!(compare(&resumed, &frames) && resumed != index);
+        assert!(!compare(&index, &frames[..99]), "bytes are missing");
+        assert!(!compare(&index, &frames[..50]), "entries are left");
+        assert!(!compare(&SegmentIndex::default(), &frames), "nothing is told");
+        for place in [0, 3, 7] {
+            for change in 0..4 {
+                let mut wrong = index.clone();
+                let entry = &mut wrong.entries[place];
+                match change {
+                    0 => entry.offset += 1,
+                    1 => entry.received_us += 1,
+                    2 => entry.position += 1,
+                    _ => entry.data_bytes += 1,
+                }
+                assert!(!compare(&wrong, &frames), "entry {place}, change {change}");
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! nothing is guessed: an event may hold the image of a frame. The index says where one begins, about every 64 KiB.
 
 use super::frame::{Frame, FrameHeader};
-use super::index::SegmentIndex;
+use super::index::{Comparison, SegmentIndex};
 use super::segment::SEGMENT_START;
 use super::wire::{Newer, Unreadable};
 use crate::io::file::SegmentFile;
@@ -61,6 +61,8 @@ pub struct Look {
     pub runs: Vec<Run>,
     /// What is not, in order.
     pub hurt: Vec<Hurt>,
+    /// Whether the index tells of these frames and of no others.
+    pub indexed: bool,
 }
 
 /// Looks at every frame of a segment, body and events included. Behind a damaged header it goes on where `index` says that
@@ -74,8 +76,14 @@ pub fn look(
     index: Option<&SegmentIndex>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Look, Newer> {
-    let mut looking =
-        Looking { file, expected, look: Look::default(), position: SEGMENT_START, offset: expected.first_offset };
+    let mut looking = Looking {
+        file,
+        expected,
+        look: Look::default(),
+        position: SEGMENT_START,
+        offset: expected.first_offset,
+        comparison: index.map(Comparison::new),
+    };
     let mut buffer = vec![0; READ_PIECE_BYTES];
     let mut want = READ_PIECE_BYTES;
     while looking.position < expected.end {
@@ -95,6 +103,7 @@ pub fn look(
     if looking.offset < expected.next_offset {
         looking.hurt(expected.next_offset, "frames are missing at the end".to_owned());
     }
+    looking.look.indexed = looking.comparison.is_some_and(Comparison::agrees);
     Ok(looking.look)
 }
 
@@ -106,6 +115,7 @@ struct Looking<'f> {
     position: u64,
     /// The offset it should begin with.
     offset: u64,
+    comparison: Option<Comparison<'f>>,
 }
 
 impl Looking<'_> {
@@ -124,7 +134,12 @@ impl Looking<'_> {
                 return Ok((used, Some(cause)));
             }
             match content(&frame) {
-                Ok(()) => self.note(&frame.header),
+                Ok(data_bytes) => {
+                    if let Some(comparison) = &mut self.comparison {
+                        comparison.note(&frame.header, self.position, data_bytes);
+                    }
+                    self.note(&frame.header);
+                }
                 Err(cause) => self.hurt(frame.header.next_offset(), cause),
             }
             used += frame.bytes.len();
@@ -186,11 +201,11 @@ impl Looking<'_> {
     }
 }
 
-/// Whether a frame's body is right, and its events are events.
-fn content(frame: &Frame<'_>) -> Result<(), String> {
+/// Whether a frame's body is right, and its events are events: the bytes of their data.
+fn content(frame: &Frame<'_>) -> Result<u64, String> {
     frame.check_body().map_err(|fault| fault.to_string())?;
     let mut last = frame.header.first_received_us;
-    let mut events = 0;
+    let (mut events, mut data_bytes) = (0, 0);
     for event in frame.events() {
         let event = event.map_err(|fault| fault.to_string())?;
         if event.received_us < last {
@@ -198,9 +213,10 @@ fn content(frame: &Frame<'_>) -> Result<(), String> {
         }
         last = event.received_us;
         events += 1;
+        data_bytes += event.data.len() as u64;
     }
     if events == frame.header.next_offset() - frame.header.first_offset {
-        Ok(())
+        Ok(data_bytes)
     } else {
         Err(format!("a frame holds {events} events instead of those it tells of"))
     }
@@ -266,7 +282,7 @@ mod tests {
         let mut position = SEGMENT_START;
         for number in 0..FRAMES {
             let bytes = frame(7, number);
-            index.note(&FrameHeader::decode(&bytes).unwrap().unwrap(), position);
+            index.note(&FrameHeader::decode(&bytes).unwrap().unwrap(), position, FRAME_EVENTS * 4000);
             file.write(&[&bytes], position).unwrap();
             position += bytes.len() as u64;
         }
@@ -357,7 +373,7 @@ mod tests {
         // An index that is wrong is not believed.
         let summary = Summary { events: 0, first_received_us: 0, last_received_us: 0, frames_end: 0 };
         let mut footer = segment.index.footer(&summary);
-        footer[2 * 20 + 16] ^= 1;
+        footer[2 * 24 + 16] ^= 1;
         let entries = footer.len() - 44;
         let crc = crc32fast::hash(&footer[..entries]);
         footer[entries + 32..entries + 36].copy_from_slice(&crc.to_le_bytes());

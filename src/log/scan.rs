@@ -62,6 +62,6 @@ pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, Sc
 /// The same as far as it can be read, and why not further: whoever seeks behind that reads into the fault and is told.
 pub fn index_before_fault(file: &SegmentFile, from: u64, end: u64) -> (SegmentIndex, Option<ScanFault>) {
     let mut index = SegmentIndex::default();
-    let scanned = scan(file, from, end, |position, frame| index.note(&frame.header, position));
+    let scanned = scan(file, from, end, |position, frame| index.note(&frame.header, position, frame.data_bytes()));
     (index, scanned.err())
 }

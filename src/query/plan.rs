@@ -237,10 +237,10 @@ impl Plan {
         item.map_or(self.query.group_place.clone(), |item| item.place.clone())
     }
 
-    /// Whether a row needs no more of events than how many there were.
+    /// Whether a row needs no more of events than how many there were, and how many bytes their data.
     #[must_use]
     pub fn counts_only(&self) -> bool {
-        let counts = |function: &Function| matches!(function, Function::Count | Function::Rate);
+        let counts = |function: &Function| matches!(function, Function::Count | Function::Bytes | Function::Rate);
         let plain = self.keys.is_empty() && self.query.predicate.is_none() && self.shape == Shape::Groups;
         let sampled = !self.sources.iter().any(|source| matches!(source, Source::FirstEvent | Source::LastEvent));
         plain && sampled && self.functions.iter().all(counts)

@@ -102,7 +102,7 @@ impl Running {
         })
     }
 
-    /// Whether nothing is asked but how many events there were.
+    /// Whether nothing is asked but how many events there were, and how many bytes their data.
     #[must_use]
     pub fn counts_only(&self) -> bool {
         self.counts_only
@@ -148,17 +148,18 @@ impl Running {
         }
     }
 
-    /// Takes so many events of one slice, where nothing else is [asked for](Plan::counts_only).
+    /// Takes so many events of one slice with so many bytes of data, where nothing else is [asked for](Plan::counts_only).
     ///
     /// # Errors
     /// When more would be kept than may be.
-    pub fn count(&mut self, events: u64, received_us: u64) -> Result<(), Limit> {
+    pub fn count(&mut self, events: u64, data_bytes: u64, received_us: u64) -> Result<(), Limit> {
         self.matched += events;
         self.enter(received_us);
         if self.groups.is_empty() {
             self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.groups[0].count += events;
+        self.groups[0].bytes += data_bytes;
         self.check()
     }
 

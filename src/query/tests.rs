@@ -186,7 +186,9 @@ fn sketches_stay_within_their_bounds() {
 #[test]
 fn what_is_counted_from_summaries_is_what_events_come_to() {
     let events: Vec<_> = (0..100).map(|n| Stored::new(n, DAY + n * 7 * SECOND, "{}")).collect();
-    for query in ["SELECT count(), rate() IN g SAMPLE BY 1m FILL(0)", "SELECT count() IN g"] {
+    for query in
+        ["SELECT count(), rate() IN g SAMPLE BY 1m FILL(0)", "SELECT count() IN g", "SELECT bytes() IN g SAMPLE BY 1m"]
+    {
         let plan = plan(query).unwrap();
         assert!(plan.counts_only());
         let to = DAY + 99 * 7 * SECOND + 1;
@@ -195,7 +197,8 @@ fn what_is_counted_from_summaries_is_what_events_come_to() {
         for block in events.chunks(4) {
             let (first, last) = (block[0].received_us, block[block.len() - 1].received_us);
             if running.is_one_slice(first, last) {
-                running.count(block.len() as u64, first).unwrap();
+                let bytes = block.iter().map(|stored| stored.event().data.len() as u64).sum();
+                running.count(block.len() as u64, bytes, first).unwrap();
             } else {
                 block.iter().for_each(|stored| running.event(&stored.event()).unwrap());
             }
@@ -206,7 +209,7 @@ fn what_is_counted_from_summaries_is_what_events_come_to() {
     }
     for query in [
         "SELECT count() IN g WHERE offset > 1",
-        "SELECT bytes() IN g",
+        "SELECT bytes(), min(length) IN g",
         "SELECT key, count() IN g",
         "SELECT * IN g SAMPLE BY 1m",
     ] {

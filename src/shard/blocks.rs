@@ -1,4 +1,4 @@
-//! What the segments of a group hold, by their indexes alone: how many events between which times, block by block.
+//! What the segments of a group hold, by their indexes alone: how many events and bytes between which times, block by block.
 
 use super::{Fault, Shard};
 use crate::log::index::{IndexEntry, SegmentIndex};
@@ -17,6 +17,8 @@ pub struct Block {
     pub last_received_us: u64,
     /// Where its frames end in the segment.
     pub end: u64,
+    /// Bytes of the events' data.
+    pub data_bytes: u64,
 }
 
 /// What a group's segments are, in numbers.
@@ -79,6 +81,7 @@ impl Shard {
             first_received_us: entry.received_us,
             last_received_us,
             end,
+            data_bytes: u64::from(entry.data_bytes),
         };
         let blocks = entries.iter().zip(edges).map(block);
         Ok(blocks.filter(|block| block.next_offset > offset && block.next_offset <= tail).collect())

@@ -135,6 +135,7 @@ fn read_shard(
                 let Hurt { from, to, position, cause } = hurt;
                 format!("group {}: offsets {from}..{to}: {}: at byte {position}: {cause}", group.number, path.display())
             }));
+            report_index(report, &path, group.number, found, &look);
             report.events += look.runs.iter().map(|run| run.next_offset - run.first_offset).sum::<u64>();
             report.segments += 1;
             report.bytes += upto.saturating_sub(SEGMENT_START);
@@ -143,6 +144,23 @@ fn read_shard(
     }
     progress(report.bytes);
     Ok(())
+}
+
+/// Tells whether the index of a segment that is sealed and whole is so, too.
+fn report_index(report: &mut Report, path: &Path, group: u32, found: &Segment, look: &Look) {
+    if !found.sealed || !look.hurt.is_empty() || look.indexed {
+        return;
+    }
+    let index = SegmentFile::open_read_only(path).map_err(|error| error.to_string());
+    let missing = index.as_ref().is_ok_and(|file| file.length().is_ok_and(|length| length <= found.end));
+    let again = "it is made again when it is needed";
+    match index.and_then(|file| footer(&file, found.end)) {
+        Err(_) if missing => {
+            report.lines.push(format!("group {group}: {} has no index yet; {again}", path.display()));
+        }
+        Err(cause) => report.damage.push(format!("group {group}: {}: {cause}; {again}", path.display())),
+        Ok(_) => report.damage.push(format!("group {group}: {}: its index tells of other frames", path.display())),
+    }
 }
 
 /// Looks at what of a segment is in its file; the rest is still in the journal.
@@ -163,7 +181,7 @@ pub(super) fn look_at(
         Err(error) => {
             let hurt = Hurt { from: found.first_offset, to: next_offset, position: 0, cause: error.to_string() };
             let hurt = (hurt.from < hurt.to).then_some(hurt);
-            return Ok(Look { runs: Vec::new(), hurt: hurt.into_iter().collect() });
+            return Ok(Look { hurt: hurt.into_iter().collect(), ..Look::default() });
         }
     };
     let index = if found.sealed { footer(&file, found.end).ok() } else { None };

@@ -35,6 +35,7 @@ mod origins;
 mod produce;
 mod producers;
 mod query;
+mod query_blocks;
 mod read;
 mod readme;
 mod real_input;

@@ -119,7 +119,8 @@ impl Work {
         if !self.running.is_one_slice(block.first_received_us, block.last_received_us) {
             return Ok(false);
         }
-        self.running.count(block.next_offset - block.first_offset, block.first_received_us)?;
+        let events = block.next_offset - block.first_offset;
+        self.running.count(events, block.data_bytes, block.first_received_us)?;
         self.offset = block.next_offset;
         self.stats.blocks_counted += 1;
         stretch.pass();
@@ -137,7 +138,7 @@ impl Work {
                 && self.running.counts_only()
                 && self.running.is_one_slice(header.first_received_us, header.last_received_us)
             {
-                self.running.count(u64::from(header.events), header.first_received_us)?;
+                self.running.count(u64::from(header.events), frame.data_bytes(), header.first_received_us)?;
                 self.offset = header.next_offset();
                 self.stats.events_read += u64::from(header.events);
                 continue;

@@ -1,0 +1,130 @@
+//! What the index of a segment answers for alone: counts and bytes of whole blocks, what EXPLAIN tells of it, and an index
+//! that is damaged or missing.
+
+use crate::broker::Broker;
+use crate::program::eddyline;
+use serde_json::{Value, json};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// Bytes of a footer behind its entries, and where in them the end of the frames stands.
+const TRAILER_BYTES: usize = 44;
+const FRAMES_END: usize = 28;
+
+fn ask(broker: &Broker, query: &str) -> Value {
+    let answer = broker.ask("POST", "/v1/query", &[], query);
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    answer.json()
+}
+
+/// Two segments, all of them in files.
+fn broker() -> Broker {
+    let mut broker = Broker::start(&[]);
+    broker.create("orders", r#"{"segment":{"max_bytes":"1MiB"}}"#);
+    for batch in 0..300 {
+        let lines: Vec<String> = (0..10).map(|line| format!("{{\"n\":{:>500}}}", batch * 10 + line)).collect();
+        broker.produce_lines("orders", &lines.join("\n"));
+    }
+    broker.stop();
+    broker
+}
+
+fn first_segment(broker: &Broker) -> PathBuf {
+    let directories = std::fs::read_dir(broker.data()).unwrap();
+    let shards = directories.filter_map(|entry| std::fs::read_dir(entry.unwrap().path().join("segments")).ok());
+    let files = shards.flatten().map(|entry| entry.unwrap().path());
+    let sealed = files.filter(|path| path.metadata().unwrap().len() > 512 << 10);
+    sealed.min().expect("a segment")
+}
+
+/// The range of events 100 to 2 900, so that the first and the last block are cut.
+fn between(broker: &Broker) -> String {
+    let time = |offset: u64| {
+        let rows = ask(broker, &format!("SELECT received IN orders WHERE offset = {offset}"));
+        rows["rows"][0][0].as_str().expect("a time").to_owned()
+    };
+    format!("FROM '{}' TO '{}'", time(100), time(2_900))
+}
+
+#[test]
+fn whole_blocks_are_counted_by_the_index_and_come_to_what_reading_does() {
+    let mut broker = broker();
+    broker.restart();
+    for range in [String::new(), between(&broker)] {
+        for slices in ["", "SAMPLE BY 1T", "SAMPLE BY 1h"] {
+            let counted = ask(&broker, &format!("SELECT count(), bytes() IN orders {range} {slices}"));
+            let read = ask(&broker, &format!("SELECT count(), bytes() IN orders {range} WHERE offset >= 0 {slices}"));
+            assert_eq!(counted["rows"], read["rows"], "{range} {slices}");
+            assert_eq!(read["stats"]["blocks_counted"], 0);
+            if slices != "SAMPLE BY 1T" {
+                assert!(counted["stats"]["blocks_counted"].as_u64() > Some(10), "{counted}");
+                let bytes = |answer: &Value| answer["stats"]["bytes_read"].as_u64().unwrap();
+                assert!(bytes(&counted) * 2 < bytes(&read), "{counted} {read}");
+            }
+        }
+    }
+}
+
+#[test]
+fn explain_tells_which_blocks_are_read() {
+    let mut broker = broker();
+    broker.restart();
+    let range = between(&broker);
+    let step = |query: &str, name: &str| {
+        let rows = ask(&broker, query)["rows"].as_array().unwrap().clone();
+        let row = rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("{name}: {rows:?}"));
+        row[1].as_str().unwrap().to_owned()
+    };
+    let query = format!("SELECT count(), bytes() IN orders {range}");
+    let stats = ask(&broker, &query)["stats"].clone();
+    let told = step(&format!("EXPLAIN {query}"), "blocks");
+    assert!(told.starts_with(&format!("{} counted by the index, ", stats["blocks_counted"])), "{told}: {stats}");
+    assert_eq!(step(&format!("EXPLAIN {query}"), "offsets"), "100 to 2900");
+    assert_eq!(step("EXPLAIN SELECT * IN orders LIMIT 1", "segments"), "2 of 2");
+    assert!(step("EXPLAIN SELECT min(data.n) IN orders", "blocks").starts_with("about "));
+    assert_eq!(step("EXPLAIN SELECT * IN orders WHERE data.n > 1", "filter"), "each event");
+    assert_eq!(ask(&broker, "EXPLAIN SELECT * IN orders")["stats"], json!({"segments_total": 2}));
+}
+
+#[test]
+fn a_damaged_index_is_told_and_made_again() {
+    let mut broker = broker();
+    let path = first_segment(&broker);
+    let bytes = std::fs::read(&path).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    let end = bytes.len() - TRAILER_BYTES + FRAMES_END;
+    let end = u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap());
+    let data = broker.data();
+    let verify = ["verify", "--data", data.to_str().unwrap()];
+    // An entry that tells of other bytes, with right checksums; a bit; no index at all.
+    let mut wrong = bytes[end as usize..].to_vec();
+    wrong[20] ^= 1;
+    let entries = wrong.len() - TRAILER_BYTES;
+    let crc = crc32(&wrong[..entries]);
+    wrong[entries + 32..entries + 36].copy_from_slice(&crc);
+    let crc = crc32(&wrong[entries..entries + 40]);
+    wrong[entries + 40..].copy_from_slice(&crc);
+    eddyline(&verify).with(0);
+    file.write_all_at(&wrong, end.into()).unwrap();
+    assert!(eddyline(&verify).with(1).text().contains("its index tells of other frames"));
+    for (cut, code, told) in [(false, 1, "damaged; it is made again"), (true, 0, "has no index yet")] {
+        file.write_all_at(&[bytes[end as usize] ^ 1], end.into()).unwrap();
+        if cut {
+            file.set_len(end.into()).unwrap();
+        }
+        let verified = eddyline(&verify).with(code);
+        assert!(verified.text().contains(told), "{}", verified.text());
+        broker.restart();
+        let answer = ask(&broker, "SELECT count(), bytes() IN orders");
+        assert_eq!(answer["rows"], json!([[3000, 3000 * 506]]));
+        assert!(answer["stats"]["blocks_counted"].as_u64() > Some(10), "{answer}");
+        broker.stop();
+    }
+}
+
+fn crc32(bytes: &[u8]) -> [u8; 4] {
+    let sum = bytes.iter().fold(u32::MAX, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
+    });
+    (!sum).to_le_bytes()
+}
