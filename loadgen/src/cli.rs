@@ -1,6 +1,7 @@
 //! The command line, and how it becomes a checked plan. Everything that can be wrong with a run before it begins is
 //! found here and is exit code 2.
 
+mod both;
 mod consume;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+pub use both::{CatchupArguments, E2eArguments};
 pub use consume::ConsumeArguments;
 
 use crate::keys::{KEYS_MAX, Keys, Spread};
@@ -76,6 +78,10 @@ pub enum Profile {
     Produce(ProduceArguments),
     /// Read a group with many consumers, ack at a rate, or only listen.
     Consume(ConsumeArguments),
+    /// Post events and read them at once: how long from planned send to a consumer's hands.
+    E2e(E2eArguments),
+    /// Fill a group, then let consumers read all of it.
+    Catchup(CatchupArguments),
 }
 
 /// Where the summary goes to: people or programs.
@@ -247,6 +253,9 @@ pub enum UsageError {
     /// Not so many bits in a byte of text.
     #[error("--entropy: from 0 to {ENTROPY_MAX} bits a byte")]
     Entropy,
+    /// Options that contradict the profile.
+    #[error("{0} cannot go with {1}")]
+    Together(&'static str, &'static str),
     /// More than one process can have.
     #[error("--consumers {0}: at most {CONSUMERS_MAX}")]
     Consumers(u64),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::answer::{Answer, Fault, Parsed, parse};
+use crate::flight::Flight;
 use crate::pace::Pace;
 use crate::plan::{Plan, RequestKey};
 use crate::record::{ErrorKind, Record, Timing};
@@ -34,6 +35,8 @@ pub struct Exchange<'p> {
     plan: &'p Plan,
     requests: &'p Requests<'p>,
     connection: u32,
+    /// Where sends are noted for consumers of the same run.
+    flight: Option<&'p Flight>,
     /// The next request never sent before, and one past the last.
     next_request: u64,
     end_request: u64,
@@ -91,6 +94,7 @@ impl<'p> Exchange<'p> {
             plan,
             requests,
             connection,
+            flight: None,
             next_request: 0,
             end_request: plan.requests_of(connection).unwrap_or(u64::MAX).min(u64::from(u32::MAX)),
             in_flight: VecDeque::with_capacity(plan.pipeline),
@@ -100,6 +104,11 @@ impl<'p> Exchange<'p> {
             pauses_in_row: 0,
             random: fastrand::Rng::with_seed(plan.seed ^ u64::from(connection)),
         }
+    }
+
+    /// The same, with each send noted.
+    pub fn noted(self, flight: Option<&'p Flight>) -> Exchange<'p> {
+        Exchange { flight, ..self }
     }
 
     /// Renders what may be sent now. `pace` says whether a new request may begin; started ones are always finished, and
@@ -120,6 +129,9 @@ impl<'p> Exchange<'p> {
             {
                 let request = self.next_request as u32;
                 self.next_request += 1;
+                if let Some(flight) = self.flight {
+                    flight.sent(self.key(request), planned);
+                }
                 Sent { request, timing: Timing { planned, sent: now }, perhaps_stored: false }
             } else {
                 break;

@@ -6,6 +6,8 @@
 //!  cli         arguments → a checked plan
 //!  produce     one profile: set up · drive · read back · judge · print
 //!  consume     another: consumers that read, ack or listen, and a room of its own
+//!  e2e         produce and consume at once, for the time from planned send to a consumer's hands
+//!  catchup     produce, then consume from the start
 //!  find        the same again and again, for the highest rate that meets the objectives
 //!  progress    one line a second, from its own thread
 //!  summary     the dozen lines (or the JSON object) at the end
@@ -16,6 +18,7 @@
 //!  worker      one thread, one epoll loop over its connections
 //!  connection  a socket: connect, back off, read, write
 //!  alarm       wakes a worker at a planned moment
+//!  flight      events between a planned send and a consumer's hands
 //!  exchange    what one connection says and hears; knows no sockets
 //!  pace        who may send when, in the closed loop and in the open
 //!  incoming    whole answers of any length
@@ -35,8 +38,10 @@
 //! [`pace::Pace::take`]: "as soon as there is room" in the closed loop, "at the oldest planned moment that is due" in the
 //! open one.
 
+pub mod catchup;
 pub mod cli;
 pub mod consume;
+pub mod e2e;
 pub mod find;
 pub mod produce;
 
@@ -53,6 +58,7 @@ pub mod worker;
 pub mod alarm;
 pub mod connection;
 pub mod exchange;
+pub mod flight;
 pub mod incoming;
 pub mod pace;
 

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadgen::cli::{Cli, Profile};
-use loadgen::{consume, produce};
+use loadgen::{catchup, consume, e2e, produce};
 
 fn main() -> ExitCode {
     match Cli::parse().profile {
         Profile::Produce(arguments) => produce::main(&arguments),
         Profile::Consume(arguments) => consume::main(&arguments),
+        Profile::E2e(arguments) => e2e::main(&arguments),
+        Profile::Catchup(arguments) => catchup::main(&arguments),
     }
 }

@@ -168,9 +168,7 @@ impl Generated {
     }
 
     fn recognise(&self, bytes: &[u8]) -> Option<Identity> {
-        let (connection, rest) = leading_number(bytes.strip_prefix(br#"{"w":"#)?)?;
-        let (sequence, _) = leading_number(rest.strip_prefix(br#","n":"#)?)?;
-        let connection = u32::try_from(connection).ok()?;
+        let (connection, sequence) = sender(bytes)?;
         // Numbers with more digits than any run reaches would not fit the smallest event.
         if sequence >= 10_000_000_000_000_000 || self.length(connection, sequence) != bytes.len() {
             return None;
@@ -230,6 +228,14 @@ impl Lines {
     pub fn longest(&self) -> usize {
         self.events.iter().map(|(start, end)| end - start).max().unwrap_or(0)
     }
+}
+
+/// Which connection sent a generated event and as its how-manieth, by what it says itself; its other bytes are not looked
+/// at.
+pub fn sender(bytes: &[u8]) -> Option<(u32, u64)> {
+    let (connection, rest) = leading_number(bytes.strip_prefix(br#"{"w":"#)?)?;
+    let (sequence, _) = leading_number(rest.strip_prefix(br#","n":"#)?)?;
+    Some((u32::try_from(connection).ok()?, sequence))
 }
 
 fn identity_of_line(line: &[u8]) -> Identity {

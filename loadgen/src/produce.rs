@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::api::{Api, ApiError};
 use crate::cli::{Output, ProduceArguments};
 use crate::find::find_max;
+use crate::flight::Flight;
 use crate::plan::Plan;
 use crate::progress::{self, Board};
 use crate::request::Requests;
@@ -78,25 +79,35 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
     };
     match ran {
         Ok((results, code)) => {
-            for example in results.examples() {
-                eprintln!("wrong: {example}");
-            }
-            if let Some(refusal) = &results.first_refusal {
-                eprintln!("refused: {refusal}");
-            }
+            tell_faults(&results);
             summary::stage_lines(&plan, &results).iter().for_each(|line| eprintln!("{line}"));
             match arguments.output {
                 Output::Text => println!("{}", summary::text(&plan, &results)),
                 Output::Json => println!("{}", summary::json(&plan, &results)),
             }
-            let interrupted = code == 0 && control.stop.load(Ordering::Relaxed);
-            if interrupted { exit::INTERRUPTED.into() } else { code.into() }
+            exit_code(code, &control)
         }
         Err(failure) => {
             eprintln!("error: {failure}");
             failure.exit_code().into()
         }
     }
+}
+
+/// Says on stderr what was wrong first.
+pub(crate) fn tell_faults(results: &Results) {
+    for example in results.examples() {
+        eprintln!("wrong: {example}");
+    }
+    if let Some(refusal) = &results.first_refusal {
+        eprintln!("refused: {refusal}");
+    }
+}
+
+/// A run's code, or that of an interrupt if nothing worse happened.
+pub(crate) fn exit_code(code: u8, control: &Control) -> ExitCode {
+    let interrupted = code == 0 && control.stop.load(Ordering::Relaxed);
+    if interrupted { exit::INTERRUPTED.into() } else { code.into() }
 }
 
 /// The first signal ends the load and leaves verification and summary; the second ends the process.
@@ -110,7 +121,18 @@ pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 }
 
 /// Runs the plan. The code is that of the process, unless it was interrupted.
+///
+/// # Errors
+/// When there are no results.
 pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
+    run_noted(plan, control, None)
+}
+
+/// The same, with sends noted for consumers of the same run.
+///
+/// # Errors
+/// When there are no results.
+pub fn run_noted(plan: &Plan, control: &Control, flight: Option<&Flight>) -> Result<(Results, u8), Failure> {
     let unreachable = |cause: String| Failure::Unreachable { url: plan.target.to_string(), cause };
     let address = plan.target.reach(plan.timeout).map_err(|error| unreachable(error.to_string()))?;
     let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
@@ -118,7 +140,7 @@ pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
     let requests = Requests::new(plan);
     let board = Board::new(plan.threads);
     let gate = Gate::new(plan.threads);
-    let load = Run { plan, requests: &requests, address, gate: &gate, control };
+    let load = Run { plan, requests: &requests, address, gate: &gate, flight, control };
     thread::scope(|scope| {
         let progress = progress::start(scope, plan, &board);
         let outcome = load_and_verify(load, &board, &api, bases);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::e2e::Delivered;
 use crate::pace::Punctuality;
 use crate::plan::Plan;
 use crate::record::Sample;
@@ -43,6 +44,8 @@ pub struct Results {
     pub unknown: u64,
     /// How the plan of the open loop was kept.
     pub punctuality: Option<Punctuality>,
+    /// What consumers of the same run were given.
+    pub delivered: Option<Delivered>,
     /// What each thread did with its time.
     pub shares: Vec<Share>,
     /// CPU time of all threads together.
@@ -75,13 +78,19 @@ impl Results {
             // A rate that is meant to change does not drift.
             rates: if self.stages.is_empty() { &rates } else { &[] },
             findings,
+            undelivered: self.delivered.as_ref().map_or(0, |delivered| delivered.lost + delivered.repeated),
             unfinished: unfinished.or(self.silent.then_some("the broker fell silent")),
         })
     }
 
-    /// Each objective and what the run came to, by the response clock, or in the closed loop by the service clock.
+    /// Each objective and what the run came to: by the time from end to end if that was measured, else by the response
+    /// clock, or in the closed loop by the service clock.
     pub fn objectives(&self, plan: &Plan) -> Vec<Outcome> {
-        let clock = if self.punctuality.is_some() { &self.sample.response } else { &self.sample.service };
+        let clock = match (&self.delivered, &self.punctuality) {
+            (Some(delivered), _) => &delivered.end_to_end,
+            (None, Some(_)) => &self.sample.response,
+            (None, None) => &self.sample.service,
+        };
         plan.objectives.iter().map(|objective| objective.judge(clock)).collect()
     }
 
@@ -119,6 +128,7 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         first_refusal: None,
         unknown: 0,
         punctuality: None,
+        delivered: None,
         shares: Vec::new(),
         cpu: Duration::ZERO,
         wall: Duration::ZERO,

@@ -29,8 +29,8 @@ pub fn text(plan: &Plan, results: &Results) -> String {
     first.retain(|part| !part.is_empty());
     let mut lines = vec![first.join("  ")];
     let mut row = |name: &str, value: String| lines.push(format!("{name:<10} {value}"));
-    row("target", format!("{plan_target}  {groups}", plan_target = plan.target, groups = groups(plan)));
     let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
+    row("target", format!("{}  {}", plan.target, groups(plan)));
     row("load", format!("{} connections × {} in flight, {threads}, {}", plan.connections, plan.pipeline, events(plan)));
     row(
         "rate",
@@ -54,8 +54,14 @@ pub fn text(plan: &Plan, results: &Results) -> String {
     if results.punctuality.is_some() {
         clock("send lag", &sample.send_lag);
     }
+    if let Some(delivered) = &results.delivered {
+        clock("end-to-end", &delivered.end_to_end);
+    }
     row("plan", pacing(plan, results));
-    row("errors", errors(results));
+    let counted = errors(results);
+    if results.delivered.is_none() || !results.sample.errors.is_empty() {
+        row("errors", counted);
+    }
     let shares: Vec<String> = results.shares.iter().map(|share| share_text(*share)).collect();
     let each = results.cpu_us_per_request(plan).map_or_else(String::new, |us| format!(", {us:.2} µs CPU a request"));
     row("generator", format!("{}{each}", shares.join(" + ")));
@@ -187,7 +193,7 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
         sample.errors.iter().map(|(kind, count)| (kind.to_string(), json!(count))).collect();
     json!({
         "schema": SCHEMA,
-        "profile": "produce",
+        "profile": if results.delivered.is_some() { "e2e" } else { "produce" },
         "verdict": verdict.to_string(),
         "reason": reason,
         "loop": if results.punctuality.is_some() { "open" } else { "closed" },
@@ -229,6 +235,14 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "send_lag_us": microseconds(&sample.send_lag),
         },
         "errors": errors,
+        "delivered": results.delivered.as_ref().map(|delivered| json!({
+            "consumers": delivered.consumers,
+            "events": delivered.events,
+            "untimed": delivered.untimed,
+            "lost": delivered.lost,
+            "repeated": delivered.repeated,
+            "end_to_end_us": microseconds(&delivered.end_to_end),
+        })),
         "refused_requests": results.refused,
         "first_refusal": results.first_refusal,
         "unknown_requests": results.unknown,
@@ -295,6 +309,7 @@ mod tests {
             first_refusal: None,
             unknown: 1,
             punctuality: None,
+            delivered: None,
             shares: vec![Share { running: 0.5, waiting: 0.0 }, Share { running: 0.25, waiting: 0.5 }],
             cpu: Duration::from_millis(1500),
             wall: Duration::from_secs(2),

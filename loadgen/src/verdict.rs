@@ -93,6 +93,8 @@ pub struct Evidence<'r> {
     pub rates: &'r [f64],
     /// The result of reading back, if it was done.
     pub findings: Option<&'r Findings>,
+    /// Events that consumers were not given, or not once and in order.
+    pub undelivered: u64,
     /// Why reading back or the run itself could not be finished.
     pub unfinished: Option<&'r str>,
 }
@@ -107,6 +109,9 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
     }
     if count(ErrorKind::BadAnswer) > 0 {
         return (Verdict::Incorrect, "answers that break the contract".into());
+    }
+    if evidence.undelivered > 0 {
+        return (Verdict::Incorrect, format!("{} faults in what consumers were given", evidence.undelivered));
     }
     if let Some(why) = evidence.unfinished {
         return (Verdict::Unstable, why.to_owned());
@@ -192,9 +197,10 @@ mod tests {
     /// What is changed about a sound run, and its verdict then.
     type Case = (fn(&mut Evidence<'_>), Verdict);
 
-    const CASES: [Case; 21] = [
+    const CASES: [Case; 22] = [
         (|_| {}, Verdict::Valid),
         (|run| error(run, ErrorKind::BadAnswer, 1), Verdict::Incorrect),
+        (|run| run.undelivered = 1, Verdict::Incorrect),
         (|run| run.unfinished = Some("gone"), Verdict::Unstable),
         (|run| run.refused = 1, Verdict::Unstable),
         (|run| run.unknown = 1, Verdict::Unstable),

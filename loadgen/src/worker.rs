@@ -13,6 +13,7 @@ use mio::{Events, Poll, Token};
 use crate::alarm::Alarm;
 use crate::connection::{Connection, Surroundings};
 use crate::exchange::Exchange;
+use crate::flight::Flight;
 use crate::pace::{Pace, Punctuality};
 use crate::plan::{OpenLoop, Plan};
 use crate::record::{Record, Shelf, Window};
@@ -103,6 +104,8 @@ pub struct Run<'p> {
     pub address: SocketAddr,
     /// Where it begins.
     pub gate: &'p Gate,
+    /// Where sends are noted for consumers of the same run.
+    pub flight: Option<&'p Flight>,
     /// How it may be ended from outside.
     pub control: &'p Control,
 }
@@ -178,7 +181,10 @@ impl<'p> Worker<'p> {
         let connections: Vec<_> = (index..run.plan.connections)
             .step_by(run.plan.threads as usize)
             .enumerate()
-            .map(|(slot, number)| Connection::new(Token(slot), Exchange::new(run.plan, run.requests, number), now))
+            .map(|(slot, number)| {
+                let exchange = Exchange::new(run.plan, run.requests, number).noted(run.flight);
+                Connection::new(Token(slot), exchange, now)
+            })
             .collect();
         let poll = Poll::new()?;
         let window = Window { from: now, until: None };
@@ -224,6 +230,9 @@ impl<'p> Worker<'p> {
         let from = start + plan.warmup;
         self.window = Window { from, until: plan.time().map(|time| from + time) };
         self.start = start;
+        if let Some(flight) = self.run.flight {
+            flight.begin(from);
+        }
         self.pace = match &plan.open_loop {
             None => Pace::closed_loop(),
             Some(OpenLoop { stages, arrivals }) => {

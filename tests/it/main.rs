@@ -26,6 +26,7 @@ mod disk_full;
 mod groups;
 mod limits;
 mod live;
+mod load_both;
 mod load_consume;
 mod load_produce;
 mod metrics;

@@ -10,7 +10,7 @@ fn parsed(line: &str) -> ProduceArguments {
     let words = ["loadgen", "produce", "--group", "load"].into_iter().chain(line.split_whitespace());
     match Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}")).profile {
         Profile::Produce(arguments) => arguments,
-        Profile::Consume(_) => panic!("{line}: another profile"),
+        _ => panic!("{line}: another profile"),
     }
 }
 
@@ -22,7 +22,7 @@ fn planned(line: &str) -> Result<Plan, UsageError> {
 fn the_command_is_sound_and_its_help_has_examples() {
     Cli::command().debug_assert();
     let mut command = Cli::command();
-    for profile in ["produce", "consume"] {
+    for profile in ["produce", "consume", "e2e", "catchup"] {
         let help = command.find_subcommand_mut(profile).unwrap().render_long_help().to_string();
         assert!(help.contains("Examples:") && help.contains("EDDYLINE_URL"), "{help}");
     }

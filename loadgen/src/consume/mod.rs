@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::api::Api;
 use crate::cli::{ConsumeArguments, Output};
+use crate::flight::Flight;
 use crate::produce::{Failure, exit, stop_on_signals};
 use crate::units::{grouped, rate};
 use crate::verdict::Verdict;
@@ -35,10 +36,20 @@ const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// What a run brought.
 pub struct Outcome {
-    tally: Tally,
+    pub(crate) tally: Tally,
     measured: Duration,
     /// The broker's resident memory before, and while all live answers were open.
     memory: Option<(u64, u64)>,
+}
+
+/// What consumers share with producers of the same run.
+pub(crate) struct Beside<'f> {
+    /// When what they are given was planned to be sent.
+    pub(crate) flight: &'f Flight,
+    /// Set once all are subscribed.
+    pub(crate) subscribed: AtomicBool,
+    /// Events given so far, to all together.
+    pub(crate) events: AtomicU64,
 }
 
 /// Runs the profile and says how the process ends.
@@ -54,13 +65,18 @@ pub fn main(arguments: &ConsumeArguments) -> ExitCode {
     if let Err(error) = stop_on_signals(&stop) {
         eprintln!("warning: signals end the run without a summary: {error}");
     }
-    match run(&plan, &stop) {
+    report(&plan, &stop, arguments.output)
+}
+
+/// Runs a plan and prints its summary.
+pub(crate) fn report(plan: &ConsumePlan, stop: &AtomicBool, output: Output) -> ExitCode {
+    match run(plan, stop, None) {
         Ok(outcome) => {
             outcome.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
             outcome.tally.refusal.iter().for_each(|refusal| eprintln!("refused: {refusal}"));
-            match arguments.output {
-                Output::Text => println!("{}", summary::text(&plan, &outcome)),
-                Output::Json => println!("{}", summary::json(&plan, &outcome)),
+            match output {
+                Output::Text => println!("{}", summary::text(plan, &outcome)),
+                Output::Json => println!("{}", summary::json(plan, &outcome)),
             }
             match outcome.tally.verdict().0 {
                 Verdict::Incorrect => exit::FAILED.into(),
@@ -75,7 +91,8 @@ pub fn main(arguments: &ConsumeArguments) -> ExitCode {
     }
 }
 
-fn run(plan: &ConsumePlan, stop: &AtomicBool) -> Result<Outcome, Failure> {
+/// Runs the plan, beside producers or alone. Beside others it ends when `stop` is set, and is quiet.
+pub(crate) fn run(plan: &ConsumePlan, stop: &AtomicBool, beside: Option<&Beside<'_>>) -> Result<Outcome, Failure> {
     raise_descriptors(u64::from(plan.consumers) + DESCRIPTORS_BESIDE)?;
     let unreachable =
         |error: std::io::Error| Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() };
@@ -89,7 +106,11 @@ fn run(plan: &ConsumePlan, stop: &AtomicBool) -> Result<Outcome, Failure> {
     }
     let before = if plan.kind == Kind::Idle { Some(api.resident_bytes()?) } else { None };
     let (events, open) = (AtomicU64::new(0), AtomicU64::new(0));
-    let run = Run { plan, address, start: Instant::now(), stop, events: &events, open: &open };
+    let (events, flight) = beside.map_or((&events, None), |beside| (&beside.events, Some(beside.flight)));
+    if let Some(beside) = beside {
+        beside.subscribed.store(true, Ordering::Release);
+    }
+    let run = Run { plan, address, start: Instant::now(), stop, flight, events, open: &open };
     let (tally, during) = drive_all(&run, &names, &api)?;
     let measured = run.start.elapsed().min(plan.duration);
     for name in subscribed {
@@ -128,6 +149,7 @@ fn drive_all(run: &Run<'_>, names: &[String], api: &Api) -> Result<(Tally, Optio
                         during = Some(api.resident_bytes()?);
                     }
                 }
+                _ if run.flight.is_some() => {}
                 _ => eprintln!("{seconds:4} s  {} events/s  {} events", rate((events - told) as f64), grouped(events)),
             }
             told = events;

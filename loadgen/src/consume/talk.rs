@@ -4,9 +4,11 @@
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::plan::{ConsumePlan, Kind};
 use super::tally::Tally;
+use crate::flight::Flight;
 use crate::incoming::Whole;
 
 /// How long the broker may hold a request for events; bounds how long the end of a run takes.
@@ -19,6 +21,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Talk<'p> {
     plan: &'p ConsumePlan,
     name: String,
+    /// When what it is given was planned to be sent, if it was in the same run.
+    flight: Option<&'p Flight>,
     asked: Option<Asked>,
     /// The offset that must come next.
     expected: Option<u64>,
@@ -58,6 +62,8 @@ struct Batch<'b> {
 struct Given<'b> {
     offset: u64,
     received: &'b str,
+    #[serde(borrow, default)]
+    data: Option<&'b RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -67,10 +73,11 @@ struct Gap {
 
 impl<'p> Talk<'p> {
     /// A consumer that has said nothing yet; its first ack is planned for `first_ack`.
-    pub(super) fn new(plan: &'p ConsumePlan, name: String, first_ack: Instant) -> Self {
+    pub(super) fn new(plan: &'p ConsumePlan, name: String, first_ack: Instant, flight: Option<&'p Flight>) -> Self {
         Self {
             plan,
             name,
+            flight,
             asked: None,
             expected: None,
             acked_next: None,
@@ -219,6 +226,12 @@ impl<'p> Talk<'p> {
             self.expected = Some(self.expected.map_or(gap.to, |expected| expected.max(gap.to)));
         }
         for event in &batch.events {
+            if let Some(flight) = self.flight {
+                match event.data.and_then(|data| flight.planned(data.get().as_bytes())) {
+                    Some(planned) => Tally::time(&mut tally.end_to_end, now.saturating_duration_since(planned)),
+                    None => tally.untimed += 1,
+                }
+            }
             let expected = self.expected.unwrap_or(event.offset);
             if event.offset != expected {
                 match event.offset > expected {
@@ -250,6 +263,7 @@ impl<'p> Talk<'p> {
 mod tests {
     use super::super::plan::tests::plan;
     use super::*;
+    use crate::plan::RequestKey;
 
     fn batch(offsets: &[u64], up_to_date: bool, gap: Option<(u64, u64)>) -> Whole {
         let event = |offset: &u64| format!("{{\"offset\":{offset},\"received\":\"2026-11-25T00:00:00.000001Z\"}}");
@@ -269,7 +283,7 @@ mod tests {
     #[test]
     fn a_reader_acks_what_it_was_given_with_the_next_question_and_the_rest_at_the_end() {
         let (plan, now) = (plan(Kind::Read), Instant::now());
-        let mut talk = Talk::new(&plan, "c".into(), now);
+        let mut talk = Talk::new(&plan, "c".into(), now, None);
         let mut tally = Tally::default();
         assert!(
             said(&mut talk, now, true)
@@ -298,7 +312,7 @@ mod tests {
             ("a hole behind a gap", vec![batch(&[0], false, None), batch(&[9], false, Some((1, 8)))], 1, 0, 7),
         ] {
             let (plan, now) = (plan(Kind::Read), Instant::now());
-            let mut talk = Talk::new(&plan, "c".into(), now);
+            let mut talk = Talk::new(&plan, "c".into(), now, None);
             let mut tally = Tally::default();
             for answer in answers {
                 said(&mut talk, now, true);
@@ -309,9 +323,29 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_the_same_run_is_timed_from_its_planned_send() {
+        let (plan, start) = (plan(Kind::Read), Instant::now());
+        let flight = Flight::new(&crate::plan::tests::plan());
+        let mut talk = Talk::new(&plan, "c".into(), start, Some(&flight));
+        let mut tally = Tally::default();
+        let planned = Instant::now();
+        flight.sent(RequestKey { connection: 0, request: 5 }, planned);
+        said(&mut talk, start, true);
+        let event = |offset, number| {
+            let received = "2026-11-25T00:00:00.000001Z";
+            format!(r#"{{"offset":{offset},"received":"{received}","data":{{"w":0,"n":{number},"pad":""}}}}"#)
+        };
+        let body = format!(r#"{{"events":[{},{}],"next":2,"up_to_date":true}}"#, event(0, 5), event(1, 4));
+        let whole = Whole { status: 200, close: false, body: body.into_bytes() };
+        talk.hear(&whole, planned + Duration::from_millis(7), &mut tally);
+        assert_eq!((tally.end_to_end.len(), tally.untimed), (1, 1), "the second one was never planned");
+        assert!(tally.end_to_end.max().abs_diff(7_000_000) <= 7_000, "{}", tally.end_to_end.max());
+    }
+
+    #[test]
     fn acks_keep_their_planned_times_however_late_the_answers_are() {
         let (plan, start) = (plan(Kind::Acks { per_second: 10 }), Instant::now());
-        let mut talk = Talk::new(&plan, "c".into(), start);
+        let mut talk = Talk::new(&plan, "c".into(), start, None);
         let mut tally = Tally::default();
         said(&mut talk, start, true);
         talk.hear(&batch(&[0, 1, 2], false, None), start, &mut tally);

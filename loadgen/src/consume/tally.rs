@@ -17,9 +17,9 @@ const BUSY_MAX: f64 = 0.9;
 
 /// Counts and times of one worker, or of all.
 #[derive(Clone, Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Events given.
-    pub(super) events: u64,
+    pub(crate) events: u64,
     /// Bytes of answers.
     pub(super) bytes: u64,
     /// Answers with events, or without.
@@ -34,16 +34,20 @@ pub(super) struct Tally {
     pub(super) delivery: Histogram<u64>,
     /// From the moment an ack was planned to its answer, ns.
     pub(super) ack: Histogram<u64>,
+    /// From the planned send of an event to its being here, of events that were sent in the same run, ns.
+    pub(crate) end_to_end: Histogram<u64>,
+    /// Events whose planned send is not known.
+    pub(crate) untimed: u64,
     /// Offsets that were never given.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Events given a second time, or before their turn.
-    pub(super) repeated: u64,
+    pub(crate) repeated: u64,
     /// Offsets that the broker says are gone.
     pub(super) gaps: u64,
     /// Other answers by status; 0 for connections that broke.
     pub(super) errors: BTreeMap<u16, u64>,
     /// The first faults in words.
-    pub(super) examples: Vec<String>,
+    pub(crate) examples: Vec<String>,
     /// The first refusal in words.
     pub(super) refusal: Option<String>,
     /// Threads' time.
@@ -64,6 +68,8 @@ impl Default for Tally {
             answer: times(),
             delivery: times(),
             ack: times(),
+            end_to_end: times(),
+            untimed: 0,
             lost: 0,
             repeated: 0,
             gaps: 0,
@@ -84,11 +90,15 @@ impl Tally {
         self.answers += other.answers;
         self.acks += other.acks;
         self.open += other.open;
-        for (mine, theirs) in
-            [(&mut self.answer, &other.answer), (&mut self.delivery, &other.delivery), (&mut self.ack, &other.ack)]
-        {
+        for (mine, theirs) in [
+            (&mut self.answer, &other.answer),
+            (&mut self.delivery, &other.delivery),
+            (&mut self.ack, &other.ack),
+            (&mut self.end_to_end, &other.end_to_end),
+        ] {
             mine.add(theirs).expect("equal bounds");
         }
+        self.untimed += other.untimed;
         self.lost += other.lost;
         self.repeated += other.repeated;
         self.gaps += other.gaps;

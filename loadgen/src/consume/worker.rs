@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use super::plan::ConsumePlan;
 use super::talk::Talk;
 use super::tally::Tally;
+use crate::flight::Flight;
 use crate::incoming::Incoming;
 use crate::thread_time::ThreadTime;
 
@@ -30,6 +31,8 @@ pub(super) struct Run<'p> {
     pub(super) start: Instant,
     /// Set by signals: begin nothing new.
     pub(super) stop: &'p AtomicBool,
+    /// When what is given was planned to be sent.
+    pub(super) flight: Option<&'p Flight>,
     /// Events given so far, for the progress line.
     pub(super) events: &'p AtomicU64,
     /// Live answers that are open now.
@@ -63,7 +66,7 @@ pub(super) fn drive(run: &Run<'_>, index: u32, names: &[String]) -> io::Result<T
         .enumerate()
         .map(|(place, (name, number))| Link {
             token: Token(place),
-            talk: Talk::new(plan, name.clone(), run.start + plan.ack_every() * number / plan.consumers),
+            talk: Talk::new(plan, name.clone(), run.start + plan.ack_every() * number / plan.consumers, run.flight),
             stream: None,
             out: Vec::new(),
             taken: 0,
@@ -72,6 +75,7 @@ pub(super) fn drive(run: &Run<'_>, index: u32, names: &[String]) -> io::Result<T
         })
         .collect();
     let until = run.start + plan.duration;
+    let mut closed = None;
     let mut next_tick = Instant::now();
     loop {
         let now = Instant::now();
@@ -82,7 +86,10 @@ pub(super) fn drive(run: &Run<'_>, index: u32, names: &[String]) -> io::Result<T
                 link.tick(run, poll.registry(), now, open, &mut tally)?;
                 finished &= link.talk.done || !open && link.talk.is_live();
             }
-            if finished || now > until + plan.timeout {
+            if !open {
+                closed.get_or_insert(now);
+            }
+            if finished || closed.is_some_and(|closed| now > closed + plan.timeout) {
                 break;
             }
             next_tick = now + TICK;

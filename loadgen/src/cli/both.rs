@@ -1,0 +1,132 @@
+//! Arguments of the profiles that produce and consume: `e2e` and `catchup`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CONSUMERS_MAX, ProduceArguments, UsageError};
+use crate::consume::plan::{ConsumePlan, Kind};
+use crate::plan::{Extent, Plan};
+use crate::units::parse_count;
+
+/// Longer than any run; consumers beside producers end when those do.
+const NO_END: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Events that `catchup` fills in unless told otherwise.
+const FILL: u64 = 1_000_000;
+
+const E2E_EXAMPLES: &str = "\
+Examples:
+  loadgen e2e --group load --rate 20k -c 256 -d 1m
+      how long 20 000 events a second take from their planned send into a consumer's hands
+  loadgen e2e --group load --rate 5k --consumers 10 --slo 'p99<2ms'
+      ten consumers that all get everything; exit code 99 unless 99 of 100 events take less than 2 ms
+
+Every event must come to every consumer once and in order, else the verdict is INCORRECT and the exit code 1.";
+
+const CATCHUP_EXAMPLES: &str = "\
+Examples:
+  loadgen catchup --group load -n 5M -b 1000 --format binary -s 100B
+      fills in five million events, then one consumer reads all of them
+  loadgen catchup --group load -n 1M -b 1000 --consumers 100
+      a hundred consumers read a million events each
+
+The summary is that of the reading; that of the filling goes to stderr.";
+
+/// Consumers beside producers.
+#[derive(Args, Debug)]
+pub struct Readers {
+    /// Consumers, a connection each.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
+    pub consumers: u64,
+    /// Threads that share the consumers.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub consumer_threads: u32,
+    /// Events of one answer at most.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max: u32,
+}
+
+/// Arguments of `loadgen e2e`.
+#[derive(Args, Debug)]
+#[command(after_help = E2E_EXAMPLES)]
+pub struct E2eArguments {
+    /// What is sent.
+    #[command(flatten)]
+    pub produce: ProduceArguments,
+    /// Who reads it.
+    #[command(flatten)]
+    pub readers: Readers,
+}
+
+/// Arguments of `loadgen catchup`.
+#[derive(Args, Debug)]
+#[command(after_help = CATCHUP_EXAMPLES)]
+pub struct CatchupArguments {
+    /// What is filled in.
+    #[command(flatten)]
+    pub produce: ProduceArguments,
+    /// Who reads it.
+    #[command(flatten)]
+    pub readers: Readers,
+}
+
+impl E2eArguments {
+    /// Checks the arguments: what is sent, and who reads it.
+    ///
+    /// # Errors
+    /// When they make no plan.
+    pub fn plan(&self) -> Result<(Plan, ConsumePlan), UsageError> {
+        if self.produce.payload.is_some() {
+            return Err(UsageError::Together("--payload", "e2e, which knows events by what generated ones say"));
+        }
+        let plan = one_group(&self.produce)?;
+        let readers = self.readers.plan(&plan, "latest", false)?;
+        Ok((plan, readers))
+    }
+}
+
+impl CatchupArguments {
+    /// Checks the arguments: what is filled in, and who reads it.
+    ///
+    /// # Errors
+    /// When they make no plan.
+    pub fn plan(&self) -> Result<(Plan, ConsumePlan), UsageError> {
+        let mut plan = one_group(&self.produce)?;
+        if self.produce.duration.is_none() && self.produce.stages.is_none() && plan.time().is_some() {
+            plan.extent = Extent::Events(FILL);
+        }
+        let readers = self.readers.plan(&plan, "earliest", true)?;
+        Ok((plan, readers))
+    }
+}
+
+/// The plan of a load for one group, in one run.
+fn one_group(arguments: &ProduceArguments) -> Result<Plan, UsageError> {
+    match (arguments.groups.is_some(), arguments.find_max) {
+        (true, _) => Err(UsageError::Together("--groups", "consumers, who read one group")),
+        (_, true) => Err(UsageError::Together("--find-max", "consumers")),
+        _ => arguments.plan(),
+    }
+}
+
+impl Readers {
+    fn plan(&self, plan: &Plan, start: &str, until_tail: bool) -> Result<ConsumePlan, UsageError> {
+        let consumers = u32::try_from(self.consumers).ok().filter(|count| *count <= CONSUMERS_MAX);
+        let consumers = consumers.ok_or(UsageError::Consumers(self.consumers))?;
+        Ok(ConsumePlan {
+            target: plan.target.clone(),
+            token: plan.token.clone(),
+            group: plan.groups[0].clone(),
+            kind: Kind::Read,
+            consumers,
+            threads: self.consumer_threads.min(consumers),
+            start: start.to_owned(),
+            events_max: self.max,
+            bytes_max: 1 << 20,
+            duration: NO_END,
+            until_tail,
+            timeout: plan.timeout,
+        })
+    }
+}

@@ -1,0 +1,133 @@
+//! The `e2e` profile: produces and, at once, consumes at the tail; measures from the planned send of an event until a
+//! consumer has it in hand. Everything must come to every consumer, once and in order.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::api::Api;
+use crate::cli::{E2eArguments, Output};
+use crate::consume::plan::ConsumePlan;
+use crate::consume::{self, Beside};
+use crate::flight::Flight;
+use crate::plan::Plan;
+use crate::produce::{Failure, exit, exit_code, run_noted, stop_on_signals, tell_faults};
+use crate::results::Results;
+use crate::summary;
+use crate::worker::Control;
+
+/// How often it is looked whether consumers have everything.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What consumers of a run were given.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// How many consumers there were.
+    pub consumers: u32,
+    /// From the planned send of an event to its being in a consumer's hands, in nanoseconds.
+    pub end_to_end: Histogram<u64>,
+    /// Events given, to all consumers together.
+    pub events: u64,
+    /// Of those, events that came so late, or in the warm-up, that they were not timed.
+    pub untimed: u64,
+    /// Events that did not come.
+    pub lost: u64,
+    /// Events that came twice or out of order.
+    pub repeated: u64,
+}
+
+/// Runs the profile and says how the process ends.
+pub fn main(arguments: &E2eArguments) -> ExitCode {
+    let (plan, readers) = match arguments.plan() {
+        Ok(plans) => plans,
+        Err(error) => {
+            eprintln!("error: {error}\n  for all options: loadgen e2e --help");
+            return exit::USAGE.into();
+        }
+    };
+    let control = Control::default();
+    if let Err(error) = stop_on_signals(&control.stop) {
+        eprintln!("warning: signals end the run without a summary: {error}");
+    }
+    match run(&plan, &readers, &control) {
+        Ok((results, code)) => {
+            tell_faults(&results);
+            match arguments.produce.output {
+                Output::Text => println!("{}", summary::text(&plan, &results)),
+                Output::Json => println!("{}", summary::json(&plan, &results)),
+            }
+            exit_code(code, &control)
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code().into()
+        }
+    }
+}
+
+/// Runs both sides.
+///
+/// # Errors
+/// When one of them has no results.
+pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Results, u8), Failure> {
+    let unreachable =
+        |error: std::io::Error| Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() };
+    plan.target.reach(plan.timeout).map_err(unreachable)?;
+    if plan.create {
+        let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+        plan.groups.iter().try_for_each(|group| api.create_group(group, Duration::ZERO))?;
+    }
+    let flight = Flight::new(plan);
+    let beside = Beside { flight: &flight, subscribed: AtomicBool::new(false), events: AtomicU64::new(0) };
+    let stop = Arc::new(AtomicBool::new(false));
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| consume::run(readers, &stop, Some(&beside)));
+        while !beside.subscribed.load(Ordering::Acquire) && !reading.is_finished() {
+            thread::sleep(LOOK);
+        }
+        let produced = if reading.is_finished() { None } else { Some(run_noted(plan, control, Some(&flight))) };
+        if let Some(Ok((results, _))) = &produced {
+            wait_for(results.acked_events * u64::from(readers.consumers), &beside, plan.timeout);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let given = match reading.join() {
+            Ok(given) => given?.tally,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let (mut results, code) = produced.expect("the readers did not fail")?;
+        let missing = (results.acked_events * u64::from(readers.consumers)).saturating_sub(given.events);
+        results.delivered = Some(Delivered {
+            consumers: readers.consumers,
+            events: given.events,
+            untimed: given.untimed,
+            lost: given.lost.max(missing),
+            repeated: given.repeated,
+            end_to_end: given.end_to_end,
+        });
+        let wrong = results.delivered.as_ref().is_some_and(|delivered| delivered.lost + delivered.repeated > 0);
+        let missed = results.objectives(plan).iter().any(|objective| !objective.met);
+        let code = match code {
+            0 | exit::MISSED if wrong => exit::FAILED,
+            0 | exit::MISSED if missed => exit::MISSED,
+            exit::MISSED => 0,
+            code => code,
+        };
+        Ok((results, code))
+    })
+}
+
+/// Waits until consumers have been given so many events, for as long as any come.
+fn wait_for(events: u64, beside: &Beside<'_>, patience: Duration) {
+    let (mut seen, mut since) = (0, Instant::now());
+    while seen < events && since.elapsed() < patience {
+        let now = beside.events.load(Ordering::Relaxed);
+        if now > seen {
+            (seen, since) = (now, Instant::now());
+        }
+        thread::sleep(LOOK);
+    }
+}

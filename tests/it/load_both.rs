@@ -1,0 +1,57 @@
+//! `loadgen e2e` and `loadgen catchup` against the broker: everything that was sent comes to every consumer.
+
+use crate::broker::Broker;
+use crate::program::{loadgen, run};
+use serde_json::{Value, json};
+
+fn ran(broker: &Broker, profile: &str, options: &str, code: i32) -> Value {
+    let url = broker.url();
+    let mut arguments = vec![profile, "--url", &url, "--group", "load", "-o", "json"];
+    arguments.extend(options.split(' '));
+    let ended = run(loadgen(), &arguments, "");
+    serde_json::from_slice(&ended.with(code).stdout).expect("a summary")
+}
+
+#[test]
+fn what_is_produced_comes_to_every_consumer_and_is_timed_from_its_planned_send() {
+    let broker = Broker::start(&[]);
+    for (options, events, consumers) in [
+        ("-n 500 -c 4 --rate 2k --consumers 3 --consumer-threads 2", 500, 3),
+        ("-n 2000 -c 2 -b 50 --warmup 0s", 2000, 1),
+    ] {
+        let seen = ran(&broker, "e2e", options, 0);
+        let delivered = &seen["delivered"];
+        assert_eq!((&delivered["events"], &delivered["untimed"]), (&json!(events * consumers), &json!(0)), "{seen}");
+        assert_eq!((&delivered["lost"], &delivered["repeated"]), (&json!(0), &json!(0)), "{seen}");
+        assert_eq!((&seen["verify"]["verified"], &seen["profile"]), (&json!(events), &json!("e2e")), "{seen}");
+        let micros = |pointer: &str| seen.pointer(pointer).and_then(Value::as_f64).unwrap();
+        assert!(micros("/delivered/end_to_end_us/max") > 0.0, "{seen}");
+    }
+    assert_eq!(broker.get("/v1/consumers").json()["consumers"], json!([]), "they are removed at the end");
+    let seen = ran(&broker, "e2e", "-n 50 -c 1 --rate 1k --slo p50<1h --slo max<1ns", 99);
+    assert_eq!((&seen["objectives"][0]["met"], &seen["objectives"][1]["met"]), (&json!(true), &json!(false)), "{seen}");
+}
+
+#[test]
+fn catching_up_reads_what_was_filled_in_and_nothing_before_it() {
+    let broker = Broker::start(&[]);
+    for _ in 0..2 {
+        let seen = ran(&broker, "catchup", "-n 3000 -c 2 -b 100 --consumers 4 --max 250", 0);
+        assert_eq!((&seen["measured"]["events"], &seen["profile"]), (&json!(12_000), &json!("consume")), "{seen}");
+        assert_eq!(seen["verify"]["lost"], json!(0), "{seen}");
+    }
+}
+
+#[test]
+fn what_consumers_cannot_take_part_in_is_a_mistake_of_the_command_line() {
+    for (profile, options) in [
+        ("e2e", "--groups 2"),
+        ("e2e", "--payload /dev/null"),
+        ("e2e", "--consumers 99k"),
+        ("catchup", "--find-max --slo p50<1s"),
+    ] {
+        let mut arguments = vec![profile, "--group", "load"];
+        arguments.extend(options.split(' '));
+        run(loadgen(), &arguments, "").with(2);
+    }
+}
