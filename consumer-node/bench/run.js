@@ -1,5 +1,8 @@
-// How fast one Node process reads and produces, beside a bare loop of `node:http` that asks for the same batches and only
-// counts their bytes. Sides alternate, medians are shown, each side is a process of its own.
+// How fast one Node process reads and produces, beside loops of `node:http` that ask for the same batches: one that only
+// counts their bytes (`bare`), and one that parses them whole (`parsed`). `next` and `stream` look at the offset and the
+// length of every event, in order, and ack every batch; `-data` at a member of its data, too. Sides alternate, medians are
+// shown, each side is a process of its own on one core. On a machine that is not quiet, what to compare is events by
+// second of the processor's time (`cpu`).
 //
 //   node bench/run.js [--events 1000000] [--rounds 5] [--server-core 0] [--client-core 1]
 //
@@ -36,8 +39,8 @@ const broker = spawn('taskset', ['-c', values['server-core'], program, 'serve', 
 try {
   while (!(await fetch(`${url}/readyz`).then((answer) => answer.ok, () => false))) await sleep(20)
   const admin = new Admin({ url })
-  /** @type {Record<string, number[]>} */
-  const rates = { produce: [], bare: [], next: [], stream: [] }
+  /** @type {Record<string, { rate: number, cpu: number }[]>} */
+  const rates = { produce: [], bare: [], next: [], stream: [], parsed: [], 'next-data': [], 'stream-data': [] }
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const name of Object.keys(rates)) {
       const group = `bench-${round}`
@@ -47,18 +50,23 @@ try {
       }
       const args = ['-c', values['client-core'], process.execPath, side, name, url, group, String(events)]
       const { stdout } = await promisify(execFile)('taskset', args)
-      const rate = Number(stdout)
-      rates[name].push(rate)
-      process.stderr.write(`round ${round + 1}: ${name.padEnd(8)} ${Math.round(rate).toLocaleString('en')} events/s\n`)
+      const { rate, cpu } = JSON.parse(stdout)
+      rates[name].push({ rate, cpu })
+      const shown = (/** @type {number} */ value) => Math.round(value).toLocaleString('en').padStart(10)
+      process.stderr.write(`round ${round + 1}: ${name.padEnd(11)} ${shown(rate)} events/s ${shown(cpu)} by second of cpu\n`)
     }
   }
   admin.close()
   const median = (/** @type {number[]} */ list) => list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)]
-  const medians = Object.fromEntries(Object.entries(rates).map(([name, list]) => [name, Math.round(median(list))]))
-  const ofBare = (/** @type {string} */ name) => Number((medians[name] / medians.bare).toFixed(2))
+  const medians = (/** @type {'rate' | 'cpu'} */ which) =>
+    Object.fromEntries(Object.entries(rates).map(([name, list]) => [name, Math.round(median(list.map((one) => one[which])))]))
+  const [rate, perCpu] = [medians('rate'), medians('cpu')]
+  const of = (/** @type {string} */ base, /** @type {string[]} */ names) =>
+    Object.fromEntries(names.map((name) => [`${name}/${base}`, { rate: (rate[name] / rate[base]).toFixed(2), cpu: (perCpu[name] / perCpu[base]).toFixed(2) }]))
+  const ratios = { ...of('bare', ['next', 'stream']), ...of('parsed', ['next-data', 'stream-data']) }
   const cpu = await promisify(execFile)('sh', ['-c', "grep -m1 'model name' /proc/cpuinfo"]).then((got) => got.stdout.split(':')[1]?.trim())
-  const shown = { node: process.version, cpu, events, rounds: rates, medians, ratio: { next: ofBare('next'), stream: ofBare('stream') } }
-  process.stdout.write(`${JSON.stringify(shown, undefined, 2)}\n`)
+  const figures = { node: process.version, processor: cpu, events, medians: { rate, cpu: perCpu }, ratios, rounds: rates }
+  process.stdout.write(`${JSON.stringify(figures, undefined, 2)}\n`)
 } finally {
   broker.kill('SIGTERM')
   await once(broker, 'exit')

@@ -13,7 +13,7 @@ import { EventEmitter } from 'node:events'
 import { Acks } from './acks.js'
 import { backoff, pause } from './backoff.js'
 import { EddylineError, closedError, fromNetwork } from './errors.js'
-import { Batch, ConsumedEvent, decode } from './events.js'
+import { Batch } from './events.js'
 import { feedNext } from './feed-next.js'
 import { feedStream } from './feed-stream.js'
 import { Http, pathOf } from './http.js'
@@ -95,14 +95,14 @@ export class Consumer extends EventEmitter {
 
   /**
    * Events, for as long as the consumer is open.
-   * @returns {AsyncGenerator<ConsumedEvent, void, void>}
+   * @returns {AsyncGenerator<import('./events.js').ConsumedEvent, void, void>}
    */
   async *[Symbol.asyncIterator]() {
     for await (const batch of this.batches()) {
       const { events } = batch
       let at = 0
       try {
-        while (at < events.length && !batch.stale && !this.reads.signal.aborted) yield new ConsumedEvent(events[at++], batch)
+        while (at < events.length && !batch.stale && !this.reads.signal.aborted) yield events[at++]
       } finally {
         if (at < events.length && !batch.stale) this.unread = new Batch(this, batch.tenure, events.slice(at), batch)
       }
@@ -250,7 +250,7 @@ export class Consumer extends EventEmitter {
     const wanted = admitted === undefined ? events : events.filter((event) => admitted(event.offset))
     // What was done before a failure is acked now.
     if (wanted.length === 0) this.acks.flush(tenure).catch(() => {})
-    return wanted.length === 0 ? undefined : new Batch(this, tenure, decode(wanted), delivery)
+    return wanted.length === 0 ? undefined : new Batch(this, tenure, wanted, delivery)
   }
 
   /**

@@ -1,4 +1,7 @@
-// What the reader is given: events as the broker shows them, and batches of them, with what may be done about them.
+// What the reader is given: events, and batches of them, with what may be done about them.
+
+import { inspect } from 'node:util'
+import { keyOf } from './parse.js'
 
 /**
  * An event as the broker shows it. `data` is the value for `json`, a string for `text`, and bytes for `base64`.
@@ -15,24 +18,12 @@
 /** @typedef {{ delay?: number, reason?: string }} NackOptions */
 /** @typedef {{ offset: number, attempts: number, poison: boolean }} NackAnswer */
 
-/**
- * Gives events that are no text their bytes.
- * @param {WireEvent[]} events
- * @returns {WireEvent[]}
- */
-export function decode(events) {
-  for (const event of events) {
-    if (event.encoding === 'base64') event.data = Buffer.from(event.data, 'base64')
-  }
-  return events
-}
-
 /** Events that came together. */
 export class Batch {
   /**
    * @param {import('./consumer.js').Consumer} consumer
    * @param {import('./session.js').Tenure} tenure
-   * @param {WireEvent[]} events
+   * @param {ConsumedEvent[]} events
    * @param {{ attempt: number, replay: boolean, tail: number }} delivery
    */
   constructor(consumer, tenure, events, { attempt, replay, tail }) {
@@ -45,6 +36,7 @@ export class Batch {
     this.consumer = consumer
     this.tenure = tenure
     this.pass = tenure.pass
+    for (const event of events) event.batch = this
   }
 
   /** Aborted when what is in this batch cannot be acked any more. @returns {AbortSignal} */
@@ -76,23 +68,94 @@ export class Batch {
   }
 }
 
-/** One event in the reader's hands. */
+/**
+ * One event in the reader's hands. Most are a place in the bytes of the answer that they came in, and what is not touched
+ * is not parsed.
+ */
 export class ConsumedEvent {
   /**
-   * @param {WireEvent} event
-   * @param {Batch} batch
+   * @param {number} offset
+   * @param {number} length
+   * @param {Buffer | WireEvent} source the bytes it stands in, or the event itself
+   * @param {number} idAt
+   * @param {number} dataAt
    */
-  constructor(event, batch) {
-    this.offset = event.offset
-    this.id = event.id
-    this.received = event.received
-    this.length = event.length
-    this.content_type = event.content_type
-    this.key = event.key
-    this.headers = event.headers
-    this.encoding = event.encoding
-    this.data = event.data
-    this.batch = batch
+  constructor(offset, length, source, idAt, dataAt) {
+    this.offset = offset
+    /** Of its data, in bytes. */
+    this.length = length
+    /** @private */
+    this.source = source
+    /** @private */
+    this.idAt = idAt
+    /** @private */
+    this.dataAt = dataAt
+    /** @private @type {any} */
+    this.value = undefined
+    /** What it came in; the batch itself says so. */
+    this.batch = /** @type {Batch} */ (/** @type {unknown} */ (undefined))
+  }
+
+  /** Behind its bytes. @package */
+  get end() {
+    return this.dataAt + this.length + 1
+  }
+
+  /** @returns {string} */
+  get id() {
+    const { source, idAt } = this
+    return Buffer.isBuffer(source) ? source.toString('latin1', idAt, idAt + 36) : source.id
+  }
+
+  /** @returns {string} */
+  get received() {
+    const { source, idAt } = this
+    return Buffer.isBuffer(source) ? source.toString('latin1', idAt + 50, idAt + 77) : source.received
+  }
+
+  /** @returns {string | undefined} */
+  get key() {
+    const { source } = this
+    return Buffer.isBuffer(source) ? keyOf(source, this.idAt, this.dataAt) : source.key
+  }
+
+  /** @returns {string | undefined} */
+  get content_type() {
+    return Buffer.isBuffer(this.source) ? undefined : this.source.content_type
+  }
+
+  /** @returns {Record<string, string> | undefined} */
+  get headers() {
+    return Buffer.isBuffer(this.source) ? undefined : this.source.headers
+  }
+
+  /** @returns {WireEvent['encoding']} */
+  get encoding() {
+    return Buffer.isBuffer(this.source) ? 'json' : this.source.encoding
+  }
+
+  /** The value if it is JSON, a string if it is text, else bytes. @returns {any} */
+  get data() {
+    this.value ??= this.parse()
+    return this.value
+  }
+
+  /** @private */
+  parse() {
+    const { source, dataAt } = this
+    if (Buffer.isBuffer(source)) return JSON.parse(source.toString('utf8', dataAt, dataAt + this.length))
+    return source.encoding === 'base64' ? Buffer.from(source.data, 'base64') : source.data
+  }
+
+  /** The event as the broker shows it. @returns {WireEvent} */
+  toJSON() {
+    const { offset, id, received, length, content_type, key, headers, encoding } = this
+    const data = Buffer.isBuffer(this.source) ? this.data : this.source.data
+    return { offset, id, received, length, content_type, key, headers, encoding, data }
+  }
+
+  [inspect.custom]() {
+    return this.toJSON()
   }
 
   /** How often it is being tried, if it is the first that is not acked. */

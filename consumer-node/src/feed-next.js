@@ -4,13 +4,14 @@ import { EddylineError } from './errors.js'
 import { query } from './http.js'
 import { parseList } from './parse.js'
 
-/** @typedef {import('./events.js').WireEvent} WireEvent */
+/** @typedef {import('./events.js').ConsumedEvent} ConsumedEvent */
 /**
  * What a feed gives: events of one tenure, in order.
- * @typedef {{ events: WireEvent[], tail: number, attempt: number, replay: boolean, gap?: { from: number, to: number },
+ * @typedef {{ events: ConsumedEvent[], tail: number, attempt: number, replay: boolean, gap?: { from: number, to: number },
  *   blocked?: string }} Delivery
  */
 
+const OPENING = '{"events":['.length
 const CLOSING = Buffer.from('],"next":')
 
 /**
@@ -37,8 +38,8 @@ export async function* feedNext(http, path, tenure, bounds, signal) {
   let { pass } = tenure
   let asked = ask(undefined)
   while (!tenure.over) {
-    const body = await asked.then(
-      (answer) => answer.body,
+    const pieces = await asked.then(
+      (answer) => answer.pieces,
       (error) => {
         const beyond = error instanceof EddylineError && error.code === 'beyond_delivered'
         if (!beyond || after === undefined) throw error
@@ -46,30 +47,40 @@ export async function* feedNext(http, path, tenure, bounds, signal) {
     )
     await tenure.nacking
     // A replay has ended, or a failure was reported: on from the position; what is in hand is known.
-    if (body === undefined || pass !== tenure.pass) {
+    if (pieces === undefined || pass !== tenure.pass) {
       ;({ pass } = tenure)
       after = undefined
       asked = ask(undefined)
       continue
     }
-    const { closing, meta } = closingOf(body)
-    const empty = closing <= 11
-    if (!empty) after = meta.next - 1
+    const { list, meta } = partsOf(pieces)
+    if (list.length > 0) after = meta.next - 1
     asked = ask(after)
     // The request leaves with the next turn of the event loop, and the broker works while this is parsed.
     await new Promise((resolve) => setImmediate(resolve))
-    const events = empty ? [] : parseList(body.subarray(11, closing), ',')
-    yield { ...meta, events, replay: meta.replay ?? false, attempt: meta.attempt ?? 1 }
+    yield { ...meta, events: parseList(list, ','), replay: meta.replay ?? false, attempt: meta.attempt ?? 1 }
   }
 }
 
 /**
- * Where the list of events closes, and what stands behind it.
- * @param {Buffer} body
- * @returns {{ closing: number, meta: any }}
+ * The list of events, without its brackets, and what stands behind it.
+ * @param {Buffer[]} pieces of an answer
+ * @returns {{ list: Buffer[], meta: any }}
  */
-function closingOf(body) {
-  const closing = body.lastIndexOf(CLOSING)
-  if (closing < 0) throw new EddylineError('bad_answer', 'the answer is no list of events', { retryable: true })
-  return { closing, meta: JSON.parse(`{${body.toString('utf8', closing + 2)}`) }
+function partsOf(pieces) {
+  const list = [...pieces]
+  for (;;) {
+    const last = list.pop() ?? Buffer.alloc(0)
+    const closing = last.lastIndexOf(CLOSING)
+    if (closing >= 0) {
+      const meta = JSON.parse(`{${last.toString('utf8', closing + 2)}`)
+      list.push(last.subarray(0, closing))
+      list[0] = list[0].subarray(OPENING)
+      return { list: list.filter((piece) => piece.length > 0), meta }
+    }
+    // What closes the list may stand in two pieces.
+    const before = list.pop()
+    if (before === undefined) throw new EddylineError('bad_answer', 'the answer is no list of events', { retryable: true })
+    list.push(Buffer.concat([before, last]))
+  }
 }

@@ -158,9 +158,8 @@ class Pieces {
   take(last) {
     const chunk = this.chunks[last]
     const end = chunk.lastIndexOf(10)
-    const whole = Buffer.concat([...this.chunks.slice(0, last), chunk.subarray(0, end)])
-    const rest = chunk.subarray(end + 1)
-    this.chunks = [...(rest.length > 0 ? [rest] : []), ...this.chunks.slice(last + 1)]
-    return parseList(whole, '\n')
+    const whole = [...this.chunks.slice(0, last), chunk.subarray(0, end)]
+    this.chunks = [chunk.subarray(end + 1), ...this.chunks.slice(last + 1)].filter((rest) => rest.length > 0)
+    return parseList(whole.filter((piece) => piece.length > 0), '\n')
   }
 }

@@ -7,7 +7,7 @@ import { EddylineError, fromAnswer, fromNetwork } from './errors.js'
 /** @typedef {string | (() => string | Promise<string>)} Token */
 /** @typedef {{ url?: string | URL, token?: Token, requestTimeout?: number }} HttpOptions */
 /** @typedef {{ body?: string, accept?: string, signal?: AbortSignal, waitMs?: number }} RequestOptions */
-/** @typedef {{ status: number, headers: http.IncomingHttpHeaders, body: Buffer }} Answer */
+/** @typedef {{ status: number, headers: http.IncomingHttpHeaders, pieces: Buffer[] }} Answer */
 
 /** The address and the token that requests are made with. */
 export class Http {
@@ -46,7 +46,7 @@ export class Http {
   async request(method, path, options = {}) {
     const response = await this.open(method, path, options)
     try {
-      return { status: response.statusCode ?? 0, headers: response.headers, body: await whole(response) }
+      return { status: response.statusCode ?? 0, headers: response.headers, pieces: await piecesOf(response) }
     } catch (error) {
       throw fromNetwork(error)
     }
@@ -62,7 +62,8 @@ export class Http {
   async json(method, path, { json, ...options } = {}) {
     const body = json === undefined ? undefined : JSON.stringify(json)
     const answer = await this.request(method, path, { ...options, body })
-    return answer.body.length === 0 ? undefined : JSON.parse(answer.body.toString())
+    const text = Buffer.concat(answer.pieces).toString()
+    return text.length === 0 ? undefined : JSON.parse(text)
   }
 
   /**
@@ -80,7 +81,7 @@ export class Http {
       })
       const status = response.statusCode ?? 0
       if (status >= 200 && status < 300) return response
-      const body = await whole(response).catch(() => Buffer.alloc(0))
+      const body = Buffer.concat(await piecesOf(response).catch(() => []))
       // A token that ran out may have a successor.
       if (status === 401 && typeof this.token === 'function' && !again) continue
       throw fromAnswer(status, body.toString())
@@ -124,15 +125,16 @@ export class Http {
 }
 
 /**
+ * The bytes of an answer, as they come.
  * @param {http.IncomingMessage} response
- * @returns {Promise<Buffer>}
+ * @returns {Promise<Buffer[]>}
  */
-function whole(response) {
+function piecesOf(response) {
   return new Promise((resolve, reject) => {
     /** @type {Buffer[]} */
-    const chunks = []
-    response.on('data', (chunk) => chunks.push(chunk))
-    response.on('end', () => resolve(chunks.length === 1 ? chunks[0] : Buffer.concat(chunks)))
+    const pieces = []
+    response.on('data', (piece) => pieces.push(piece))
+    response.on('end', () => resolve(pieces))
     response.on('error', reject)
     response.on('aborted', () => reject(new Error('the answer was cut off')))
   })

@@ -1,83 +1,203 @@
-// Lists of events from the broker's text. Most events are JSON in plain ASCII, and the text says how long their data is:
-// those are cut out and only their data is parsed, which takes half the time. Whatever looks different in any way is left
-// to `JSON.parse`, so nothing but speed depends on the order of members.
+// Lists of events from the broker's bytes. The broker says how long an event's data is, so most events are found by
+// stepping from one to the next, and nothing of them is parsed until it is touched. Whatever looks different in any way
+// is left to `JSON.parse`, so nothing but speed depends on the order of members. Bytes come in pieces, as they were
+// received, and only what stands where two of them meet is copied.
 
-import { isAscii } from 'node:buffer'
+import { ConsumedEvent } from './events.js'
 
-/** @typedef {import('./events.js').WireEvent} WireEvent */
-
-const COMMA = 44
-
-/**
- * The elements of a list without its brackets, or lines.
- * @param {Buffer} bytes
- * @param {',' | '\n'} separator
- * @returns {any[]}
- */
-export function parseList(bytes, separator) {
-  if (isAscii(bytes)) {
-    const text = bytes.toString('latin1')
-    return plain(text, separator) ?? whole(text, separator)
-  }
-  return whole(bytes.toString(), separator)
-}
+/** @typedef {{ length: number, at: number[], words: number[] }} Expected */
 
 /**
+ * A text as words to compare with; the last one ends where the text does.
  * @param {string} text
+ * @returns {Expected}
+ */
+function expected(text) {
+  const bytes = Buffer.from(text)
+  const at = Array.from({ length: Math.ceil(bytes.length / 4) }, (_, word) => Math.min(word * 4, bytes.length - 4))
+  return { length: bytes.length, at, words: at.map((place) => bytes.readUInt32LE(place)) }
+}
+
+const BEGIN = expected('{"offset":')
+const ID = expected(',"id":"')
+const RECEIVED = expected('","received":"')
+const LENGTH = expected('Z","length":')
+const KEY = expected(',"key":"')
+const DATA = expected(',"encoding":"json","data":')
+
+/** From an id to its end, and to the end of the time behind it. */
+const ID_BYTES = 36
+const TO_LENGTH = ID_BYTES + RECEIVED.length + '2026-11-23T10:11:12.123456'.length
+
+const QUOTE = 34
+const COMMA = 44
+const BACKSLASH = 92
+const OPENING = new Set([...'{['].map((sign) => sign.charCodeAt(0)))
+const CLOSING = new Set([...'}]'].map((sign) => sign.charCodeAt(0)))
+
+/** How far an event is looked for in the next piece before all of them are put together. */
+const SEAM = 4096
+
+/**
+ * The elements of a list without its brackets, or lines: events, and control frames as they are.
+ * @param {Buffer[]} pieces none of them empty
  * @param {',' | '\n'} separator
  * @returns {any[]}
  */
-function whole(text, separator) {
-  // A line holds no line end, so lines with commas in between are the elements of a list.
-  return JSON.parse(`[${separator === '\n' ? text.replaceAll('\n', ',') : text}]`)
+export function parseList(pieces, separator) {
+  const between = separator.charCodeAt(0)
+  /** @type {any[]} */
+  const list = []
+  let at = 0
+  for (let piece = 0; piece < pieces.length - 1; piece++) {
+    const bytes = pieces[piece]
+    const rest = bytes.subarray(take(bytes, at, between, list))
+    at = 0
+    if (rest.length === 0) continue
+    const next = pieces[piece + 1]
+    const seam = Buffer.concat([rest, next.subarray(0, SEAM)])
+    const event = plain(seam, viewOf(seam), 0)
+    const end = event === undefined ? seam.length : event.end + 1
+    if (event !== undefined && seam[event.end] === between && end < seam.length) {
+      list.push(event)
+      at = end - rest.length
+    } else {
+      pieces = [Buffer.concat([rest, ...pieces.slice(piece + 1)])]
+    }
+  }
+  if (pieces.length === 0) return list
+  // None stands behind the last.
+  const last = pieces[pieces.length - 1]
+  list.push(element(last.subarray(take(last, at, between, list))))
+  return list
 }
 
 /**
- * @param {string} text ASCII
- * @param {string} separator
- * @returns {WireEvent[] | undefined} nothing if any of it is not as expected
+ * Takes every element that has a separator behind it.
+ * @param {Buffer} bytes
+ * @param {number} at
+ * @param {number} between
+ * @param {any[]} list
+ * @returns {number} where the first begins that has none
  */
-function plain(text, separator) {
-  const events = []
-  for (let at = 0; at < text.length; at++) {
-    if (!text.startsWith('{"offset":', at)) return undefined
-    const id = text.indexOf(',', at + 10)
-    const received = id + 44
-    const length = received + 42
-    if (!text.startsWith(',"id":"', id) || !text.startsWith('","received":"', received - 1)) return undefined
-    if (!text.startsWith('Z","length":', length - 3)) return undefined
-    let digits = length + 9
-    let bytes = 0
-    for (let code = text.charCodeAt(digits); code !== COMMA; code = text.charCodeAt(++digits)) {
-      if (!(code >= 48 && code <= 57)) return undefined
-      bytes = bytes * 10 + code - 48
+function take(bytes, at, between, list) {
+  const view = viewOf(bytes)
+  for (;;) {
+    const event = plain(bytes, view, at)
+    if (event !== undefined && bytes[event.end] === between) {
+      list.push(event)
+      at = event.end + 1
+      continue
     }
-    let next = digits
-    let key
-    if (text.startsWith(',"key":"', next)) {
-      const end = text.indexOf('"', next + 8)
-      key = text.slice(next + 8, end)
-      if (end < 0 || key.includes('\\')) return undefined
-      next = end + 1
-    }
-    if (!text.startsWith(',"encoding":"json","data":', next)) return undefined
-    const data = next + 26
-    const end = data + bytes
-    const behind = end + 1
-    if (text[end] !== '}') return undefined
-    if (behind < text.length && (text[behind] !== separator || behind === text.length - 1)) return undefined
-    /** @type {WireEvent} */
-    const event = {
-      offset: Number(text.slice(at + 10, id)),
-      id: text.slice(id + 7, id + 43),
-      received: text.slice(received + 13, received + 40),
-      length: bytes,
-      encoding: 'json',
-      data: JSON.parse(text.slice(data, end)),
-    }
-    if (key !== undefined) event.key = key
-    events.push(event)
-    at = behind
+    const end = elementEnd(bytes, at, between)
+    if (end === bytes.length) return at
+    list.push(element(bytes.subarray(at, end)))
+    at = end + 1
   }
-  return events
+}
+
+/** @param {Buffer} bytes */
+function viewOf(bytes) {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+}
+
+/**
+ * @param {Buffer} bytes
+ * @returns {any}
+ */
+function element(bytes) {
+  const event = plain(bytes, viewOf(bytes), 0)
+  if (event?.end === bytes.length) return event
+  const value = JSON.parse(bytes.toString())
+  return value.frame === undefined ? new ConsumedEvent(value.offset, value.length, value, 0, 0) : value
+}
+
+/**
+ * An event that looks as most do: JSON, and nothing with it but a key.
+ * @param {Buffer} bytes
+ * @param {DataView} view of the same
+ * @param {number} at
+ * @returns {ConsumedEvent | undefined} nothing if any of it is not as expected
+ */
+function plain(bytes, view, at) {
+  if (!matches(view, at, BEGIN)) return undefined
+  let next = at + BEGIN.length
+  let offset = 0
+  for (let code = bytes[next]; code !== COMMA; code = bytes[++next]) {
+    if (!(code >= 48 && code <= 57)) return undefined
+    offset = offset * 10 + code - 48
+  }
+  const idAt = next + ID.length
+  if (!matches(view, next, ID) || !matches(view, idAt + ID_BYTES, RECEIVED)) return undefined
+  next = idAt + TO_LENGTH
+  if (!matches(view, next, LENGTH)) return undefined
+  next += LENGTH.length
+  let length = 0
+  for (let code = bytes[next]; code !== COMMA; code = bytes[++next]) {
+    if (!(code >= 48 && code <= 57)) return undefined
+    length = length * 10 + code - 48
+  }
+  if (!matches(view, next, DATA)) {
+    if (!matches(view, next, KEY)) return undefined
+    next = stringEnd(bytes, next + KEY.length) + 1
+    if (!matches(view, next, DATA)) return undefined
+  }
+  const dataAt = next + DATA.length
+  if (bytes[dataAt + length] !== 125) return undefined
+  return new ConsumedEvent(offset, length, bytes, idAt, dataAt)
+}
+
+/**
+ * The key of a plain event.
+ * @param {Buffer} bytes
+ * @param {number} idAt
+ * @param {number} dataAt
+ * @returns {string | undefined}
+ */
+export function keyOf(bytes, idAt, dataAt) {
+  const length = idAt + TO_LENGTH + LENGTH.length
+  const end = dataAt - DATA.length
+  const behind = bytes.indexOf(COMMA, length)
+  return behind === end ? undefined : JSON.parse(bytes.toString('utf8', behind + KEY.length - 1, end))
+}
+
+/**
+ * @param {DataView} view
+ * @param {number} at
+ * @param {Expected} text
+ */
+function matches(view, at, text) {
+  if (at + text.length > view.byteLength) return false
+  for (let word = 0; word < text.words.length; word++) {
+    if (view.getUint32(at + text.at[word], true) !== text.words[word]) return false
+  }
+  return true
+}
+
+/**
+ * Where a string's closing quote stands.
+ * @param {Buffer} bytes
+ * @param {number} at behind its opening quote
+ */
+function stringEnd(bytes, at) {
+  while (at < bytes.length && bytes[at] !== QUOTE) at += bytes[at] === BACKSLASH ? 2 : 1
+  return at
+}
+
+/**
+ * Where the separator behind an element stands.
+ * @param {Buffer} bytes
+ * @param {number} at
+ * @param {number} between
+ */
+function elementEnd(bytes, at, between) {
+  let depth = 0
+  for (; at < bytes.length; at++) {
+    const code = bytes[at]
+    if (code === QUOTE) at = stringEnd(bytes, at + 1)
+    else if (OPENING.has(code)) depth++
+    else if (CLOSING.has(code)) depth--
+    else if (code === between && depth === 0) return at
+  }
+  return bytes.length
 }

@@ -3,9 +3,9 @@
 
 import { backoff, pause } from './backoff.js'
 import { EddylineError } from './errors.js'
-import { ConsumedEvent } from './events.js'
 
 /** @typedef {import('./consumer.js').Consumer} Consumer */
+/** @typedef {import('./events.js').ConsumedEvent} ConsumedEvent */
 /** @typedef {(event: ConsumedEvent, context: { signal: AbortSignal, attempt: number }) => unknown} Handler */
 
 /**
@@ -104,7 +104,7 @@ class Runner {
       }
       if (this.stopped) return false
       if (batch.stale) return true
-      this.add(new ConsumedEvent(event, batch))
+      this.add(event)
     }
     return true
   }

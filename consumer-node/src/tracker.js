@@ -33,13 +33,13 @@ export class Tracker {
    * Takes note of events `first..next` and says which of them are to be handed out: not those that are in hand, or done.
    * @param {number} first
    * @param {number} next
-   * @returns {(offset: number) => boolean}
+   * @returns {((offset: number) => boolean) | undefined} nothing if all of them are
    */
   admit(first, next) {
     const inHand = this.runs.filter((run) => run.first < next && first < run.next)
     if (inHand.length === 0 && this.kept.size === 0) {
       this.add(first, next)
-      return () => true
+      return undefined
     }
     const done = new Set()
     /** @param {number} offset */

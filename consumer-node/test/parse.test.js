@@ -1,7 +1,8 @@
-// Lists are parsed as `JSON.parse` would, whatever their events look like.
+// Events in lists show what `JSON.parse` would, whatever they look like.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { inspect } from 'node:util'
 import { parseList } from '../src/parse.js'
 
 const event = (/** @type {object} */ more, /** @type {string} */ data, /** @type {number} */ length = data.length) => {
@@ -21,12 +22,15 @@ const OTHER = [
   '{"frame":"heartbeat","tail":3}',
 ]
 
+/** @type {(list: string[], separator: ',' | '\n') => any[]} */
+const shown = (list, separator) => JSON.parse(JSON.stringify(parseList([Buffer.from(list.join(separator))], separator)))
+
 test('plain or not, alone or between others, as a list or as lines', () => {
   for (const one of [...PLAIN, ...OTHER]) {
     for (const list of [[one], [PLAIN[0], one], [one, PLAIN[1]], [PLAIN[2], one, one, PLAIN[4]]]) {
       const expected = JSON.parse(`[${list.join(',')}]`)
-      assert.deepEqual(parseList(Buffer.from(list.join(',')), ','), expected, one)
-      assert.deepEqual(parseList(Buffer.from(list.join('\n')), '\n'), expected, one)
+      assert.deepEqual(shown(list, ','), expected, one)
+      assert.deepEqual(shown(list, '\n'), expected, one)
     }
   }
 })
@@ -35,6 +39,31 @@ test('what is cut short is no list', () => {
   const text = PLAIN.join(',')
   const ends = new Set(PLAIN.map((_, at) => PLAIN.slice(0, at + 1).join(',').length))
   for (let cut = 1; cut < text.length; cut++) {
-    if (!ends.has(cut)) assert.throws(() => parseList(Buffer.from(text.slice(0, cut)), ','), SyntaxError, `cut at ${cut}`)
+    if (!ends.has(cut)) assert.throws(() => parseList([Buffer.from(text.slice(0, cut))], ','), SyntaxError, `cut at ${cut}`)
   }
+})
+
+test('pieces may be cut anywhere', () => {
+  const lists = [[PLAIN[0], PLAIN[2], PLAIN[4]], [OTHER[0], PLAIN[1], OTHER[5], OTHER[8]], [PLAIN[3], event(json, `"${'x'.repeat(9000)}"`), PLAIN[1]]]
+  for (const list of lists) {
+    const bytes = Buffer.from(list.join(','))
+    const whole = JSON.parse(`[${bytes}]`)
+    for (let cut = 1; cut < bytes.length; cut += cut % 500 === 499 ? 97 : 1) {
+      for (const pieces of [[bytes.subarray(0, cut), bytes.subarray(cut)], inPieces(bytes, cut)]) {
+        assert.deepEqual(JSON.parse(JSON.stringify(parseList(pieces, ','))), whole, `cut at ${cut}`)
+      }
+    }
+  }
+})
+
+/** @type {(bytes: Buffer, length: number) => Buffer[]} */
+const inPieces = (bytes, length) =>
+  Array.from({ length: Math.ceil(bytes.length / length) }, (_, n) => bytes.subarray(n * length, (n + 1) * length))
+
+test('an event is a place in bytes until it is touched, and gives the same value again', () => {
+  const [event, bytes] = parseList([Buffer.from([PLAIN[0], OTHER[6]].join(','))], ',')
+  assert.equal(event.data, event.data)
+  assert.deepEqual(event.data, { a: 1 })
+  assert.deepEqual(bytes.data, Buffer.from([0, 255]))
+  assert.match(inspect(event), /offset: 7.*a: 1/s)
 })
