@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 const EVENTS: u64 = 10_000;
+const MEMORY: usize = 64 << 20;
 const BEGUN: u64 = 1_795_564_800_000_000;
 
 /// Events a second apart, one behind the other in stored form.
@@ -29,7 +30,7 @@ fn events() -> Vec<u8> {
 
 fn run(plan: &Arc<Plan>, bytes: &[u8]) -> usize {
     let to = BEGUN + EVENTS * 1_000_000;
-    let mut running = Running::new(plan, Span { from: BEGUN, to, settled: to }, None).expect("few slices");
+    let mut running = Running::new(plan, Span { from: BEGUN, to, settled: to }, MEMORY, None).expect("few slices");
     let mut fields = Fields::new(bytes);
     for offset in 0..EVENTS {
         let event = Event::decode(&mut fields, offset).expect("an event");

@@ -127,24 +127,14 @@ pub const QUERY_ITEMS_MAX: usize = 256;
 pub const QUERY_DEPTH_MAX: usize = 32;
 /// Steps of a path in an event's data.
 pub const QUERY_PATH_STEPS_MAX: usize = 32;
-/// Rows of one answer.
-pub const QUERY_ROWS_MAX: u64 = 10_000_000;
-/// Rows of one JSON answer when the query has no LIMIT.
+/// Rows of one JSON answer when the query has no LIMIT; no more than may be.
 pub const QUERY_ROWS_DEFAULT: u64 = 10_000;
 /// Slices that the range of a query may be cut into.
 pub const QUERY_SLICES_MAX: u64 = 1_000_000;
-/// What a query may keep in memory: groups, distinct values, rows that wait.
-pub const QUERY_MEMORY_MAX: usize = 64 << 20;
-/// How long a query may run; one that follows, until it has reached the tail.
-pub const QUERY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(300);
 /// How long a query runs before others that wait for its thread have theirs.
 pub const QUERY_TURN: std::time::Duration = std::time::Duration::from_millis(20);
 /// Threads that queries run on; there are no more than CPUs.
 pub const QUERY_THREADS_MAX: usize = 8;
-/// Queries that run at once on the broker.
-pub const QUERIES_MAX: usize = 16;
-/// Of these, with one token, or of callers without.
-pub const QUERIES_PER_CALLER_MAX: usize = 8;
 /// Values up to which percentiles and distinct counts are exact.
 pub const QUERY_EXACT_MAX: usize = 1_000;
 

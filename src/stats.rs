@@ -25,6 +25,12 @@ struct RouteLabel {
     status: u16,
 }
 
+/// What became of a query.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// Why a request was refused.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct CodeLabel {
@@ -91,6 +97,14 @@ pub struct Stats {
     pub delivered: Counter,
     /// Connections open now.
     pub connections: Gauge,
+    queries: Family<OutcomeLabel, Counter>,
+    query_seconds: Histogram,
+    /// Queries that run now.
+    pub queries_running: Gauge,
+    /// Events that queries read.
+    pub query_events: Counter,
+    /// Bytes of frames that queries read.
+    pub query_bytes: Counter,
 }
 
 impl Default for Stats {
@@ -116,6 +130,11 @@ impl Default for Stats {
             rejected: Family::default(),
             delivered: Counter::default(),
             connections: Gauge::default(),
+            queries: Family::default(),
+            query_seconds: seconds(),
+            queries_running: Gauge::default(),
+            query_events: Counter::default(),
+            query_bytes: Counter::default(),
         };
         registry.register("events_produced", "Events taken", stats.events.clone());
         registry.register_with_unit("produced", "Stored bytes of events taken", Unit::Bytes, stats.bytes.clone());
@@ -154,6 +173,12 @@ impl Default for Stats {
         registry.register("rejected", "Requests refused, by error code", stats.rejected.clone());
         registry.register("events_delivered", "Events sent to readers", stats.delivered.clone());
         registry.register("connections", "Connections open now", stats.connections.clone());
+        registry.register("queries", "Queries that ended, by what became of them", stats.queries.clone());
+        let (running, events, bytes) = (&stats.queries_running, &stats.query_events, &stats.query_bytes);
+        registry.register("queries_running", "Queries that run now", running.clone());
+        registry.register_with_unit("query", "How long queries took", Unit::Seconds, stats.query_seconds.clone());
+        registry.register("query_events", "Events that queries read", events.clone());
+        registry.register_with_unit("query_read", "Bytes that queries read", Unit::Bytes, bytes.clone());
         Self { registry: std::sync::Mutex::new(registry), ..stats }
     }
 }
@@ -185,6 +210,12 @@ impl Stats {
     #[must_use]
     pub fn request(&self, route: &'static str, status: u16) -> Counter {
         self.requests.get_or_create_owned(&RouteLabel { route, status })
+    }
+
+    /// Counts a query that ended.
+    pub fn query(&self, outcome: &'static str, took: std::time::Duration) {
+        self.queries.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.query_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a refusal.

@@ -9,6 +9,7 @@ use eddyline::query::run::{Running, Span};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
+const MEMORY: usize = 64 << 20;
 const NOW_US: u64 = 1_795_564_800_000_000;
 
 // What stands behind a zero byte is an event's data.
@@ -33,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     event.encode(1, NOW_US, &mut bytes);
     let event = Event::decode(&mut Fields::new(&bytes), 1).expect("it was just encoded");
     let span = Span { from: NOW_US - 1000, to: NOW_US + 1000, settled: NOW_US };
-    if let Ok(mut running) = Running::new(&plan, span, None)
+    if let Ok(mut running) = Running::new(&plan, span, MEMORY, None)
         && running.event(&event).is_ok()
         && running.finish().is_ok()
     {

@@ -151,6 +151,11 @@ impl Faults {
         self.count(&["limits.tokens"], limits.tokens, 1, 1_000_000);
         self.count(&["limits.queue"], limits.queue, 1, 1 << 20);
         self.span(&["limits.waiting"], limits.waiting, Duration::ZERO, Duration::from_secs(3_600));
+        let query = &config.query;
+        self.span(&["query.time"], query.time, Duration::from_millis(1), Duration::from_secs(86_400));
+        self.size(&["query.memory"], query.memory, 64 << 10);
+        self.count(&["query.running"], query.running, 1, 1_000);
+        self.count(&["query.running_per_token"], query.running_per_token, 1, 1_000);
     }
 }
 

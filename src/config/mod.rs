@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// Readers with a position.
     pub consumers: Consumers,
+    /// What queries may take.
+    pub query: Query,
     /// What `/metrics` tells.
     pub metrics: Metrics,
     /// What is said on stderr.
@@ -137,6 +139,21 @@ pub struct Consumers {
     pub lease: Duration,
     /// A consumer that acks nothing for this long, although something was delivered, counts as stuck.
     pub stuck_after: Duration,
+}
+
+/// What queries may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    /// How long one may run; one that follows, until it has reached the tail.
+    pub time: Duration,
+    /// What one may keep: groups, distinct values, rows that wait; in bytes.
+    pub memory: u64,
+    /// Rows of one answer.
+    pub rows: u64,
+    /// How many run at once.
+    pub running: usize,
+    /// Of these, with one token, or of callers without.
+    pub running_per_token: usize,
 }
 
 /// What `/metrics` tells one by one.
@@ -230,6 +247,13 @@ impl Default for Config {
                 waiting: Duration::from_secs(5),
             },
             consumers: Consumers { lease: Duration::from_secs(30), stuck_after: Duration::from_secs(60) },
+            query: Query {
+                time: Duration::from_secs(300),
+                memory: 64 * MIB,
+                rows: 10_000_000,
+                running: 16,
+                running_per_token: 8,
+            },
             metrics: Metrics { groups: 1_000, consumers: 1_000 },
             log: Log { format: LogFormat::Auto, level: LogLevel::Info },
             auth: Auth { enabled: false },

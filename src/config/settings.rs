@@ -144,6 +144,17 @@ settings! {
     rare "consumers.stuck_after" => consumers.stuck_after,
         "A consumer that acks nothing for this long, although something was delivered, counts as stuck.";
 
+    rare "query.time" => query.time,
+        "How long a query may run; one that follows, until it has reached the tail.";
+    rare "query.memory" => query.memory,
+        "Memory for the groups, distinct values and waiting rows of a query.";
+    rare "query.rows" => query.rows,
+        "Rows of one answer to a query.";
+    rare "query.running" => query.running,
+        "Queries that run at once.";
+    rare "query.running_per_token" => query.running_per_token,
+        "Of these, with one token, or of callers without.";
+
     rare "metrics.groups" => metrics.groups,
         "Groups that /metrics tells of one by one, the first by name. 0: none.";
     rare "metrics.consumers" => metrics.consumers,

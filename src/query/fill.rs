@@ -31,7 +31,7 @@ impl Filler {
 
     /// Takes the row of a slice that has events; it follows those of the empty ones before it.
     pub(super) fn row(&mut self, plan: &Plan, slicer: &Slicer, slice: Slice, row: Row, out: &mut impl FnMut(Row)) {
-        self.empty(plan, slicer, slice.start, u64::MAX, Some(&row), out);
+        self.empty(plan, slicer, (slice.start, u64::MAX), Some(&row), usize::MAX, out);
         self.next = Some(slice.end);
         if matches!(self.fill, Fill::Previous | Fill::Linear) {
             self.before = Some(row.clone());
@@ -40,24 +40,30 @@ impl Filler {
         out(row);
     }
 
-    /// Rows for the empty slices up to `until`; those that reach beyond `to` are open.
+    /// Rows for the empty slices up to `until`, at most `rows_max`; those that reach beyond `to` are open. Returns whether there
+    /// are more.
     pub(super) fn empty(
         &mut self,
         plan: &Plan,
         slicer: &Slicer,
-        until: u64,
-        to: u64,
+        (until, to): (u64, u64),
         behind: Option<&Row>,
+        rows_max: usize,
         out: &mut impl FnMut(Row),
-    ) {
+    ) -> bool {
         if self.fill == Fill::None {
-            return;
+            return false;
         }
+        let mut rows = 0;
         while let Some(next) = self.next.filter(|&next| next < until) {
             let slice = slicer.of(next);
             if slice.start >= until {
                 break;
             }
+            if rows == rows_max {
+                return true;
+            }
+            rows += 1;
             let part = (slice.start.saturating_sub(self.before_start)) as f64
                 / until.saturating_sub(self.before_start).max(1) as f64;
             let cell = |(column, source): (usize, &Source)| match source {
@@ -79,6 +85,7 @@ impl Filler {
             out(plan.sources.iter().enumerate().map(cell).collect());
             self.next = Some(slice.end);
         }
+        false
     }
 }
 

@@ -8,10 +8,13 @@ use super::plan::{Plan, Shape, Source};
 use super::slice::{Slice, Slicer};
 use super::syntax::{Column, Fill, Function};
 use super::value::{Cell, Value};
-use crate::limits::{QUERY_MEMORY_MAX, QUERY_SLICES_MAX};
+use crate::limits::QUERY_SLICES_MAX;
 use crate::log::event::{Encoding, Event};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+/// Rows that stand for empty slices and are made at once.
+const FILLED_AT_ONCE: usize = 4096;
 
 /// What a query would need more of than it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,7 @@ pub struct Running {
     by_key: HashMap<Vec<u8>, usize>,
     /// Rows that are complete, each with the offset of the event that it is, if it is one.
     pub rows: VecDeque<(Option<u64>, Row)>,
+    memory_max: usize,
     /// Bytes that the groups of the open slice hold.
     memory: usize,
     /// Bytes of rows since the last look.
@@ -67,11 +71,12 @@ pub struct Running {
 }
 
 impl Running {
-    /// A query over that range. `before` is what the last slice with events before it came to, for FILL(PREV).
+    /// A query over that range, which may keep `memory_max` bytes. `before` is what the last slice with events before it came
+    /// to, for FILL(PREV).
     ///
     /// # Errors
     /// When the range has too many slices.
-    pub fn new(plan: &Arc<Plan>, span: Span, before: Option<Row>) -> Result<Self, Limit> {
+    pub fn new(plan: &Arc<Plan>, span: Span, memory_max: usize, before: Option<Row>) -> Result<Self, Limit> {
         let sample = plan.query.sample.as_ref();
         let slicer = sample.map(Slicer::new);
         // What stands for empty slices is made at once, however wide its rows are.
@@ -93,6 +98,7 @@ impl Running {
             groups: Vec::new(),
             by_key: HashMap::new(),
             rows: VecDeque::new(),
+            memory_max,
             memory: 0,
             row_memory: 0,
             not_json: 0,
@@ -191,28 +197,30 @@ impl Running {
         self.span.settled = self.span.settled.max(to);
     }
 
-    /// Makes the rows that are left.
+    /// Makes rows that are left, some thousands at once. Returns whether there are more.
     ///
     /// # Errors
     /// When more would be kept than may be.
-    pub fn finish(&mut self) -> Result<(), Limit> {
+    pub fn finish(&mut self) -> Result<bool, Limit> {
         if self.plan.shape != Shape::Groups {
-            return Ok(());
+            return Ok(false);
         }
         if self.slicer.is_none() && self.groups.is_empty() && self.plan.keys.is_empty() {
             self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.close();
+        // Those that are turned around wait for the last one.
+        let at_once = if self.plan.reversed() { usize::MAX } else { FILLED_AT_ONCE };
+        let mut more = false;
         if let Some(slicer) = self.slicer.as_ref().filter(|slicer| !slicer.wants_origin()) {
-            let rows = &mut self.rows;
-            self.filler.empty(&self.plan, slicer, self.span.to, self.span.settled, None, &mut |row| {
-                rows.push_back((None, row));
-            });
+            let ends = (self.span.to, self.span.settled);
+            let kept = (&mut self.rows, &mut self.row_memory);
+            more = self.filler.empty(&self.plan, slicer, ends, None, at_once, &mut |row| keep(kept.0, kept.1, row));
         }
         if self.plan.reversed() {
             self.rows.make_contiguous().reverse();
         }
-        self.check()
+        self.check().map(|()| more)
     }
 
     /// All rows were taken.
@@ -227,7 +235,7 @@ impl Running {
     }
 
     fn check(&self) -> Result<(), Limit> {
-        if self.memory + self.row_memory > QUERY_MEMORY_MAX { Err(Limit::Memory) } else { Ok(()) }
+        if self.memory + self.row_memory > self.memory_max { Err(Limit::Memory) } else { Ok(()) }
     }
 
     /// The place of the group that an event belongs to.
@@ -279,11 +287,12 @@ impl Running {
         self.memory = 0;
         for mut group in groups {
             let row: Row = self.plan.sources.iter().map(|source| self.cell(*source, slice, &mut group)).collect();
-            self.row_memory += row.iter().map(Cell::memory).sum::<usize>();
-            let rows = &mut self.rows;
+            let kept = (&mut self.rows, &mut self.row_memory);
             match &self.slicer {
-                Some(slicer) => self.filler.row(&self.plan, slicer, slice, row, &mut |row| rows.push_back((None, row))),
-                None => rows.push_back((None, row)),
+                Some(slicer) => {
+                    self.filler.row(&self.plan, slicer, slice, row, &mut |row| keep(kept.0, kept.1, row));
+                }
+                None => keep(kept.0, kept.1, row),
             }
         }
     }
@@ -315,6 +324,12 @@ impl Group {
         let states = plan.functions.iter().map(|&function| State::new(function)).collect();
         Self { keys, count: 0, bytes: 0, states, first: None, last: (0, Vec::new()) }
     }
+}
+
+/// Keeps a row that is no event.
+fn keep(rows: &mut VecDeque<(Option<u64>, Row)>, memory: &mut usize, row: Row) {
+    *memory += row.iter().map(Cell::memory).sum::<usize>();
+    rows.push_back((None, row));
 }
 
 fn asks_paths(predicate: &super::syntax::Predicate) -> bool {

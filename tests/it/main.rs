@@ -37,6 +37,7 @@ mod produce;
 mod producers;
 mod query;
 mod query_blocks;
+mod query_limits;
 mod read;
 mod readme;
 mod real_input;

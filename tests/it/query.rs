@@ -211,28 +211,6 @@ fn a_slice_that_follows_comes_when_its_time_is_over() {
 }
 
 #[test]
-fn so_many_queries_run_at_once_and_one_that_is_left_makes_room() {
-    let broker = ten();
-    let begin = || {
-        let mut client = broker.client();
-        client.send(Client::request("POST", QUERY, &[NDJSON], "SELECT * IN flights FOLLOW"));
-        assert_eq!(client.head().status, 200);
-        client
-    };
-    let mut running: Vec<Client> = (0..8).map(|_| begin()).collect();
-    let mut client = broker.client();
-    let refused = ask(&mut client, "SELECT count() IN flights");
-    refused.assert_problem(429, "too_many_queries", "the ninth");
-    assert_eq!(refused.json()["limit"], "queries_per_token");
-    running.pop();
-    let deadline = std::time::Instant::now() + crate::broker::PATIENCE;
-    while ask(&mut client, "SELECT count() IN flights").status != 200 {
-        assert!(std::time::Instant::now() < deadline, "its client hung up");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-}
-
-#[test]
 fn the_command_line_shows_rows_draws_them_and_points_at_mistakes() {
     let broker = ten();
     let url = broker.url();

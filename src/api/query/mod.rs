@@ -21,9 +21,9 @@ use super::{Broker, Context};
 use crate::auth::Scope;
 use crate::http::Head;
 use crate::io::background::Background;
-use crate::limits::{QUERIES_MAX, QUERIES_PER_CALLER_MAX, QUERY_ROWS_DEFAULT, QUERY_ROWS_MAX, QUERY_THREADS_MAX};
+use crate::limits::{QUERY_ROWS_DEFAULT, QUERY_THREADS_MAX};
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Running, Span};
+use crate::query::run::{Limit, Row, Running, Span};
 use crate::query::{self};
 use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
@@ -32,9 +32,11 @@ use ask::{Ask, Kind, Next};
 use output::{Format, Output, Rows};
 use rustix::thread::CpuSet;
 use scan::Scan;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use work::Work;
 
 /// Why a query ended before its end.
@@ -59,7 +61,9 @@ impl From<Problem> for End {
 impl From<Limit> for Problem {
     fn from(limit: Limit) -> Self {
         match limit {
-            Limit::Memory => over("memory", "groups, distinct values and rows that wait take more than 64 MiB"),
+            Limit::Memory => {
+                over("memory", "groups, distinct values and rows that wait take more than they may (query.memory)")
+            }
             Limit::Slices => over("slices", "the range is cut into more than a million slices"),
         }
     }
@@ -72,8 +76,8 @@ impl From<Limit> for End {
 }
 
 /// A query that wants more than one query may have.
-fn over(limit: &'static str, detail: &str) -> Problem {
-    let mut problem = Problem::new(422, "query_limit", detail.to_owned());
+fn over(limit: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
+    let mut problem = Problem::new(422, "query_limit", detail);
     problem.members.push(("limit", limit.into()));
     problem
 }
@@ -107,23 +111,33 @@ impl Queries {
 
 impl Place {
     fn take(broker: &Arc<Broker>, caller: String) -> Result<Self, Problem> {
+        let may = &broker.config.query;
         let mut running = broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
         let own = running.get(&caller).copied().unwrap_or(0);
-        if own >= QUERIES_PER_CALLER_MAX || running.values().sum::<usize>() >= QUERIES_MAX {
-            let detail = "as many queries run as may at once";
-            let mut problem = Problem::passing(429, "too_many_queries", 500, detail);
-            let limit = if own >= QUERIES_PER_CALLER_MAX { "queries_per_token" } else { "queries" };
-            problem.members.push(("limit", limit.into()));
-            return Err(problem);
-        }
-        *running.entry(caller.clone()).or_default() += 1;
-        drop(running);
-        Ok(Self { broker: Arc::clone(broker), caller })
+        let limit = match () {
+            () if running.values().sum::<usize>() >= may.running => "running",
+            () if own >= may.running_per_token => "running_per_token",
+            () => {
+                *running.entry(caller.clone()).or_default() += 1;
+                drop(running);
+                broker.stats.queries_running.inc();
+                return Ok(Self { broker: Arc::clone(broker), caller });
+            }
+        };
+        let mut problem = Problem::passing(429, "too_many_queries", 500, "as many queries run as may at once");
+        problem.members.push(("limit", limit.into()));
+        Err(problem)
+    }
+
+    /// The plan, about to run within what a query may keep.
+    fn running(&self, plan: &Arc<Plan>, span: Span, before: Option<Row>) -> Result<Running, Limit> {
+        Running::new(plan, span, self.broker.config.query.memory as usize, before)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.broker.stats.queries_running.dec();
         let mut running = self.broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = running.get_mut(&self.caller) {
             *own -= 1;
@@ -153,6 +167,7 @@ pub async fn query(
     body: &[u8],
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
+    let asked = Instant::now();
     let ask = Ask::read(head, body)?;
     let format = Format::accepted(head)?;
     let wrong = |fault: query::Fault| ask::refusal(&fault, &ask.text);
@@ -163,8 +178,9 @@ pub async fn query(
     if plan.query.follow && format != Format::Ndjson {
         return Err(Problem::new(406, "no_such_format", "FOLLOW is answered as application/x-ndjson"));
     }
-    if plan.query.limit.is_some_and(|limit| limit > QUERY_ROWS_MAX) {
-        return Err(over("rows", "LIMIT is at most 10000000"));
+    let rows_max = context.broker.config.query.rows;
+    if plan.query.limit.is_some_and(|limit| limit > rows_max) {
+        return Err(over("rows", format!("LIMIT is at most {rows_max} (query.rows)")));
     }
     let entry = context.group(&plan.query.group)?;
     let place = Place::take(&context.broker, caller.name())?;
@@ -177,7 +193,8 @@ pub async fn query(
         return explain::explain(context, &entry, &plan, range, exchange).await;
     }
     let plan = Arc::new(plan);
-    let limit = plan.query.limit.unwrap_or(if format == Format::Json { QUERY_ROWS_DEFAULT } else { QUERY_ROWS_MAX });
+    let at_first = if format == Format::Json { QUERY_ROWS_DEFAULT.min(rows_max) } else { rows_max };
+    let limit = plan.query.limit.unwrap_or(at_first);
     let skip = next.map_or(0, |next| next.number);
     let rows = Rows::new(&plan, format, range.span, skip, limit);
     let work = Work::new(&plan, range.span, rows, place)?;
@@ -186,6 +203,7 @@ pub async fn query(
     let begun = scan.output.begun();
     drop(scan);
     exchange.heard_enough();
+    context.broker.stats.query(outcome(&end), asked.elapsed());
     match end {
         Ok(()) => Ok(()),
         Err(End::HungUp) => {
@@ -200,6 +218,16 @@ pub async fn query(
             Ok(())
         }
         Err(End::Problem(problem)) => Err(problem),
+    }
+}
+
+/// What became of a query, for the counters.
+fn outcome(end: &Result<(), End>) -> &'static str {
+    match end {
+        Ok(()) => "answered",
+        Err(End::HungUp) => "left",
+        Err(End::Problem(problem)) if problem.code == "query_limit" => "limit",
+        Err(End::Problem(_) | End::Fault(_)) => "failed",
     }
 }
 
@@ -256,7 +284,7 @@ async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped:
     let next = match plan.shape {
         query::plan::Shape::Groups => {
             let before = scan.row_before(plan, range).await?;
-            scan.work().running = Running::new(plan, range.span, before)?;
+            scan.begin(plan, range.span, before)?;
             scan.forward(range.from, range.upto).await?;
             if plan.query.follow && !scan.work().rows.full() {
                 return follow::follow(scan, range.upto).await;

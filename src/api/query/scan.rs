@@ -7,7 +7,6 @@ use super::super::position::Position;
 use super::output::Output;
 use super::work::{Pause, Work};
 use super::{End, Range, over};
-use crate::limits::QUERY_TIME_MAX;
 use crate::query::plan::Plan;
 use crate::query::run::{Limit, Row, Running, Span};
 use crate::query::slice::Slicer;
@@ -18,6 +17,7 @@ use crate::shard::blocks::Extent;
 use crate::shard::cursor::{Cursor, Frames};
 use crate::shard::directory::Entry;
 use crate::shard::stretch::Stretch;
+use crate::units::print_span;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,6 +64,7 @@ impl<'c> Scan<'c> {
         &mut self,
         part: impl FnOnce(&mut Work, &dyn Fn() -> bool) -> R + Send + 'static,
     ) -> Result<R, End> {
+        let time_max = self.context.broker.config.query.time;
         let mut work = self.work.take().expect("it comes back from each turn");
         let done = self.context.broker.queries.background().run(move |wanted| {
             let result = part(&mut work, wanted);
@@ -77,8 +78,9 @@ impl<'c> Scan<'c> {
                 self.caller.still_good()?;
                 return Err(End::HungUp);
             }
-            () = tokio::time::sleep_until(self.begun + QUERY_TIME_MAX) => {
-                return Err(over("time", "the query ran for 300 s").into());
+            () = tokio::time::sleep_until(self.begun + time_max) => {
+                let ran = print_span(time_max);
+                return Err(over("time", format!("the query ran for {ran}, as long as it may (query.time)")).into());
             }
         };
         self.work = Some(work);
@@ -123,22 +125,30 @@ impl<'c> Scan<'c> {
         Ok(())
     }
 
+    /// Begins the query, or another one whose result it needs.
+    pub(super) fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Option<Row>) -> Result<(), Limit> {
+        let work = self.work();
+        work.running = work.place.running(plan, span, before)?;
+        Ok(())
+    }
+
     /// Makes the rows that are left, and writes them.
     pub(super) async fn finish(&mut self) -> Result<(), End> {
         self.work().streams = true;
-        self.write(Running::finish).await
+        while self.write(Running::finish).await? && !self.work().rows.full() {}
+        Ok(())
     }
 
-    /// Lets the query make rows, and writes them.
-    pub(super) async fn write(
+    /// Lets the query make rows, and writes them. Returns what that returns.
+    pub(super) async fn write<R: Send + 'static>(
         &mut self,
-        make: impl FnOnce(&mut Running) -> Result<(), Limit> + Send + 'static,
-    ) -> Result<(), End> {
-        let mut pause = self.turn(|work, _| make(&mut work.running).map(|()| work.give())).await??;
+        make: impl FnOnce(&mut Running) -> Result<R, Limit> + Send + 'static,
+    ) -> Result<R, End> {
+        let (made, mut pause) = self.turn(|work, _| make(&mut work.running).map(|made| (made, work.give()))).await??;
         while pause == Pause::Turn {
             pause = self.turn(|work, _| work.give()).await?;
         }
-        Ok(())
+        Ok(made)
     }
 
     /// Shows windows of events from the end on, and writes their rows, the last first. Returns where a result that was cut
@@ -148,7 +158,7 @@ impl<'c> Scan<'c> {
         self.work().streams = false;
         while upto > range.from {
             let from = upto.saturating_sub(window).max(range.from);
-            self.work().running = Running::new(plan, range.span, None)?;
+            self.begin(plan, range.span, None)?;
             match self.forward(from, upto).await {
                 // Large events: fewer at once.
                 Err(End::Problem(problem)) if problem.code == "query_limit" && window > 1 && self.work.is_some() => {
@@ -182,7 +192,7 @@ impl<'c> Scan<'c> {
         let (mut upto, mut window, mut found) = (range.from, WINDOW, None);
         while upto > there.earliest && found.is_none() {
             let from = upto.saturating_sub(window).max(there.earliest);
-            self.work().running = Running::new(&times, range.span, None)?;
+            self.begin(&times, range.span, None)?;
             self.forward(from, upto).await?;
             let last = self.work().running.rows.back().and_then(|(_, row)| row.first());
             if let Some(Cell::Time(last)) = last {
@@ -192,10 +202,10 @@ impl<'c> Scan<'c> {
                 let before = Arc::new(plan.of_slice_before());
                 let to = slice.end.min(range.span.from.max(slice.start + 1));
                 let span = Span { from: slice.start, to, settled: to };
-                self.work().running = Running::new(&before, span, None)?;
+                self.begin(&before, span, None)?;
                 self.forward(begun, range.from).await?;
                 let running = &mut self.work().running;
-                running.finish()?;
+                while running.finish()? {}
                 found = running.rows.pop_back().map(|(_, row)| row);
             }
             (upto, window) = (from, (window * 2).min(1 << 16));

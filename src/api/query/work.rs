@@ -51,20 +51,20 @@ pub(super) struct Work {
     /// Offset behind the last segment that counts as read.
     read_upto: u64,
     /// It counts as running until it is gone, also when nobody waits for it any more.
-    _place: Place,
+    pub(super) place: Place,
 }
 
 impl Work {
     pub(super) fn new(plan: &Arc<Plan>, span: Span, rows: Rows, place: Place) -> Result<Self, Limit> {
         Ok(Self {
-            running: Running::new(plan, span, None)?,
+            running: place.running(plan, span, None)?,
             rows,
             streams: !plan.reversed(),
             stats: Stats::default(),
             offset: 0,
             extents: Vec::new(),
             read_upto: 0,
-            _place: place,
+            place,
         })
     }
 
@@ -82,6 +82,22 @@ impl Work {
         wanted: &dyn Fn() -> bool,
     ) -> Result<Pause, End> {
         let begun = Instant::now();
+        let before = self.stats;
+        let pause = self.walk_on(stretch, frames, upto, &|| begun.elapsed() >= QUERY_TURN || !wanted());
+        self.stats.not_json += std::mem::take(&mut self.running.not_json);
+        let stats = &self.place.broker.stats;
+        stats.query_events.inc_by(self.stats.events_read - before.events_read);
+        stats.query_bytes.inc_by(self.stats.bytes_read - before.bytes_read);
+        pause
+    }
+
+    fn walk_on(
+        &mut self,
+        stretch: &mut Stretch,
+        frames: &mut Frames,
+        upto: u64,
+        pauses: &dyn Fn() -> bool,
+    ) -> Result<Pause, End> {
         loop {
             if self.streams && self.give() == Pause::Turn {
                 return Ok(Pause::Turn);
@@ -95,7 +111,7 @@ impl Work {
                 }
                 self.show(frames, upto)?;
             }
-            if begun.elapsed() >= QUERY_TURN || !wanted() {
+            if pauses() {
                 return Ok(Pause::Turn);
             }
         }

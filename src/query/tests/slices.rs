@@ -1,6 +1,6 @@
 //! Slices: where they begin, what stands for empty ones, and days on which clocks change.
 
-use super::{Cell, DAY, Row, SECOND, Stored, plan, rows};
+use super::{Cell, DAY, MEMORY, Row, SECOND, Stored, plan, rows};
 use crate::query::run::{Limit, Running, Span};
 use crate::query::slice::{Slice, Slicer};
 use jiff::Timestamp;
@@ -175,6 +175,6 @@ fn a_range_of_too_many_slices_is_refused() {
     let plan = plan("SELECT count() IN g FROM 2026-01-01 TO 2026-11-25 SAMPLE BY 1s FILL(0)").unwrap();
     let (from, to) = (plan.query.from.unwrap(), plan.query.to.unwrap());
     let span = Span { from, to, settled: to };
-    let refused = Running::new(&plan, span, None).err();
+    let refused = Running::new(&plan, span, MEMORY, None).err();
     assert_eq!(refused, Some(Limit::Slices));
 }

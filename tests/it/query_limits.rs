@@ -1,0 +1,165 @@
+//! What one query and all of them may take, each limit by its name; and that a query ends with whoever asked.
+
+use crate::broker::{Broker, eventually};
+use crate::http::Client;
+use crate::program::eddyline;
+use serde_json::json;
+
+const QUERY: &str = "/v1/query";
+const NDJSON: (&str, &str) = ("Accept", "application/x-ndjson");
+
+/// A broker with these settings, and a group of some thousand events, each with a number of its own.
+fn broker(settings: &[(&str, &str)]) -> Broker {
+    let broker = Broker::start(settings);
+    broker.create("flights", "{}");
+    for batch in 0..20 {
+        let lines: Vec<String> = (0..1000).map(|n| format!(r#"{{"n":{},"o":"SFO"}}"#, batch * 1000 + n)).collect();
+        broker.produce_lines("flights", &lines.join("\n"));
+    }
+    broker
+}
+
+/// Takes far longer than anybody waits.
+fn long_query() -> String {
+    let part = "data.o LIKE '%a%b%c%' OR data.n = 'x'";
+    let parts = vec![part; 400].join(" OR ");
+    format!("SELECT count() IN flights WHERE {parts}")
+}
+
+/// What a query is refused with, and its limit.
+fn refused(broker: &Broker, query: &str) -> (u16, String, String) {
+    let answer = broker.ask("POST", QUERY, &[], query);
+    let problem = answer.json();
+    let member = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+    (answer.status, member("code"), member("limit"))
+}
+
+fn metric(broker: &Broker, name: &str) -> f64 {
+    let metrics = broker.get("/metrics");
+    let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+#[test]
+fn each_limit_of_a_query_is_told_by_its_name() {
+    let limit = |name: &str| (422, "query_limit".to_owned(), name.to_owned());
+    let broker = broker(&[("query.memory", "1MiB"), ("query.rows", "100")]);
+    for (query, name) in [
+        ("SELECT data.n, count() IN flights", "memory"),
+        ("SELECT data.n, count() IN flights SAMPLE BY 1d", "memory"),
+        ("SELECT count() IN flights FROM now() - 1d TO now() SAMPLE BY 1s FILL(0) ORDER BY received DESC", "memory"),
+        ("SELECT * IN flights LIMIT 101", "rows"),
+        ("SELECT count() IN flights FROM 2020-01-01 SAMPLE BY 1s", "slices"),
+    ] {
+        assert_eq!(refused(&broker, query), limit(name), "{query}");
+    }
+    // What fits goes on, also when much of it stands for empty slices.
+    for (query, rows) in [
+        ("SELECT offset IN flights LIMIT 100", 100),
+        ("SELECT offset IN flights", 100),
+        ("SELECT data.o, count() IN flights", 1),
+        ("SELECT count() IN flights FROM now() - 1d TO 2100-01-01 SAMPLE BY 1h FILL(0) LIMIT 100", 100),
+    ] {
+        let answer = broker.ask("POST", QUERY, &[], query);
+        assert_eq!(answer.json()["rows"].as_array().map(Vec::len), Some(rows), "{query}: {answer:?}");
+    }
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"limit\"}"), 3.0);
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"answered\"}"), 4.0);
+    assert_eq!(metric(&broker, "eddyline_query_seconds_count"), 7.0);
+    assert_eq!(metric(&broker, "eddyline_queries_running"), 0.0);
+    assert!(metric(&broker, "eddyline_query_events_total") >= 20_000.0);
+    assert!(metric(&broker, "eddyline_query_read_bytes_total") >= 20_000.0 * 40.0);
+}
+
+#[test]
+fn a_query_that_runs_for_too_long_is_ended() {
+    let broker = broker(&[("query.time", "50ms")]);
+    let told = (422, "query_limit".to_owned(), "time".to_owned());
+    assert_eq!(refused(&broker, &long_query()), told);
+    eventually("it ends", || metric(&broker, "eddyline_queries_running") == 0.0);
+}
+
+#[test]
+fn only_so_many_queries_run_at_once() {
+    for (settings, limit) in [
+        ([("query.running", "2"), ("query.running_per_token", "8")], "running"),
+        ([("query.running", "8"), ("query.running_per_token", "2")], "running_per_token"),
+    ] {
+        let broker = broker(&settings);
+        let begin = || {
+            let mut client = broker.client();
+            client.send(Client::request("POST", QUERY, &[NDJSON], "SELECT * IN flights FROM now() FOLLOW"));
+            assert_eq!(client.head().status, 200);
+            client
+        };
+        let running = [begin(), begin()];
+        let told = (429, "too_many_queries".to_owned(), limit.to_owned());
+        assert_eq!(refused(&broker, "SELECT count() IN flights"), told);
+        assert_eq!(metric(&broker, "eddyline_queries_running"), 2.0);
+        drop(running);
+        eventually("room", || broker.ask("POST", QUERY, &[], "SELECT count() IN flights").status == 200);
+        assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"left\"}"), 2.0);
+    }
+}
+
+#[test]
+fn tokens_do_not_take_each_others_room() {
+    let settings = [("query.running", "3"), ("query.running_per_token", "1")];
+    let (broker, admin) = Broker::start_guarded(&settings);
+    let mut client = broker.client();
+    client.authorize(&admin);
+    assert_eq!(client.ask("PUT", "/v1/groups/flights", &[], "").status, 201);
+    let mut token = || {
+        let body = json!({ "scopes": ["query"], "groups": ["flights"] }).to_string();
+        client.ask("POST", "/v1/tokens", &[], body).json()["token"].as_str().expect("a token").to_owned()
+    };
+    let (one, other) = (token(), token());
+    let begin = |token: &str| {
+        let mut client = broker.client();
+        let bearer = format!("Bearer {token}");
+        let headers = [NDJSON, ("Authorization", bearer.as_str())];
+        client.send(Client::request("POST", QUERY, &headers, "SELECT * IN flights FOLLOW"));
+        assert_eq!(client.head().status, 200);
+        client
+    };
+    let _running = begin(&one);
+    for (token, status) in [(&one, 429), (&other, 200)] {
+        let mut client = broker.client();
+        client.authorize(token);
+        assert_eq!(client.ask("POST", QUERY, &[], "SELECT count() IN flights").status, status);
+    }
+}
+
+#[test]
+fn a_query_ends_when_its_client_hangs_up() {
+    let broker = broker(&[]);
+    let mut client = broker.client();
+    client.send(Client::request("POST", QUERY, &[], long_query()));
+    eventually("it runs", || metric(&broker, "eddyline_queries_running") == 1.0);
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"answered\"}"), 0.0);
+    drop(client);
+    eventually("it ends", || metric(&broker, "eddyline_queries_running") == 0.0);
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"left\"}"), 1.0);
+    // Rows that nobody takes do not keep it either.
+    let mut client = broker.client();
+    client.send(Client::request("POST", QUERY, &[NDJSON], "SELECT * IN flights"));
+    eventually("it runs", || metric(&broker, "eddyline_queries_running") == 1.0);
+    drop(client);
+    eventually("it ends", || metric(&broker, "eddyline_queries_running") == 0.0);
+}
+
+#[test]
+fn ctrl_c_of_the_command_line_ends_the_query_on_the_broker() {
+    let broker = broker(&[]);
+    for query in [long_query(), "SELECT * IN flights FROM now() FOLLOW".to_owned()] {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_eddyline"));
+        let mut child = child.args(["query", &query, "--url", &broker.url()]).spawn().expect("it starts");
+        eventually("it runs", || metric(&broker, "eddyline_queries_running") == 1.0);
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+        child.wait().expect("it ends");
+        eventually("it ends there, too", || metric(&broker, "eddyline_queries_running") == 0.0);
+    }
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"left\"}"), 2.0);
+    eddyline(&["query", "SELECT count() IN flights", "--url", &broker.url()]).with(0);
+}
