@@ -22,6 +22,7 @@
 //!  exchange    what one connection says and hears; knows no sockets
 //!  pace        who may send when, in the closed loop and in the open
 //!  incoming    whole answers of any length
+//!  acks        what was acknowledged, in bounded memory
 //!  request     request bytes          answer      answer bytes
 //!  series      the run second by second, all workers together
 //!  record      acknowledgements, latencies, errors of one worker
@@ -33,8 +34,8 @@
 //! ```
 //!
 //! Two decisions carry the rest. *What* request `r` of connection `c` contains is a pure function of the plan, so
-//! nothing that was sent is kept: 16 bytes per answered request are enough to check every byte afterwards, and a
-//! retry renders the same bytes again. *When* a connection may send its next request is asked in one place,
+//! nothing that was sent is kept: 24 bytes per answered request, in a temporary file, are enough to check every byte
+//! afterwards, and a retry renders the same bytes again. *When* a connection may send its next request is asked in one place,
 //! [`pace::Pace::take`]: "as soon as there is room" in the closed loop, "at the oldest planned moment that is due" in the
 //! open one.
 
@@ -62,6 +63,7 @@ pub mod flight;
 pub mod incoming;
 pub mod pace;
 
+pub mod acks;
 pub mod answer;
 pub mod record;
 pub mod request;

@@ -174,7 +174,7 @@ fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u6
     if load.plan.verify {
         board.to_read.store(results.acked_events, Ordering::Relaxed);
         board.verifying.store(true, Ordering::Relaxed);
-        results.verification = match verify(load.plan, api, &beliefs, &board.read_back) {
+        results.verification = match verify(load.plan, api, beliefs, &board.read_back) {
             Ok(findings) => Verification::Done(findings),
             Err(error) => {
                 code = error_code(&error);

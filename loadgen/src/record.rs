@@ -11,20 +11,12 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
+use crate::acks::{Ack, Acks, Listed};
 use crate::plan::RequestKey;
 use crate::series::{Series, Slot};
 
 /// Longest latency that is told apart, in nanoseconds: an hour. Longer ones count as this.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-
-/// An acknowledged request: 16 bytes, kept until it has been read back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ack {
-    /// The offset of its first event; the others follow without a gap.
-    pub first_offset: u64,
-    /// Which request it was; the plan knows what was in it.
-    pub key: RequestKey,
-}
 
 /// What went wrong with a request or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,13 +154,13 @@ pub struct Record<'a> {
     /// Where the stages end, but for the last.
     stage_ends: Vec<Instant>,
     /// Acknowledged requests in the order of their answers: for one connection, the order they were sent in.
-    pub acks: Vec<Ack>,
+    pub acks: Acks,
     /// Acknowledged as stored earlier, without saying where.
-    pub unplaced: Vec<RequestKey>,
+    pub unplaced: Listed,
     /// Sent, but nobody knows what became of it.
-    pub unknown: Vec<RequestKey>,
+    pub unknown: Listed,
     /// Refused for good: not stored, says the broker.
-    pub refused: Vec<RequestKey>,
+    pub refused: Listed,
     /// The first such refusal in words.
     pub first_refusal: Option<String>,
     /// Acknowledged events of the whole run, measured or not.
@@ -190,10 +182,10 @@ impl<'a> Record<'a> {
             total: Sample::default(),
             stages: Vec::new(),
             stage_ends: Vec::new(),
-            acks: Vec::new(),
-            unplaced: Vec::new(),
-            unknown: Vec::new(),
-            refused: Vec::new(),
+            acks: Acks::default(),
+            unplaced: Listed::default(),
+            unknown: Listed::default(),
+            refused: Listed::default(),
             first_refusal: None,
             acked_events: 0,
             last_answer: now,
@@ -218,7 +210,7 @@ impl<'a> Record<'a> {
         self.acked_events += u64::from(events);
         if self.keep_acks {
             match place {
-                Some(first_offset) => self.acks.push(Ack { first_offset, key }),
+                Some(first_offset) => self.acks.push(Ack { first_offset, key }, events),
                 None => self.unplaced.push(key),
             }
         }
@@ -344,9 +336,8 @@ pub(crate) mod tests {
             let mut record = Record::new(Window { from: now, until: None }, keep, now, kept.shelf());
             record.acked(key, Some(7), 3);
             record.acked(key, None, 3);
-            assert_eq!((record.acks.len(), record.unplaced.len()), (usize::from(keep), usize::from(keep)));
+            assert_eq!((record.acks.count(), record.unplaced.count()), (u64::from(keep), u64::from(keep)));
             assert_eq!(record.acked_events, 6);
         }
-        assert_eq!(size_of::<Ack>(), 16);
     }
 }

@@ -135,7 +135,7 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         silent: false,
         verification: Verification::Skipped,
     };
-    for Report { mut record, ended, time, wall, measured, punctuality } in reports {
+    for Report { record, ended, time, wall, measured, punctuality } in reports {
         results.sample.add(&record.total);
         results.stages.resize_with(record.stages.len(), Sample::default);
         results.stages.iter_mut().zip(&record.stages).for_each(|(sum, stage)| sum.add(stage));
@@ -144,22 +144,17 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         results.cpu += time.running;
         results.shares.push(Share::of(time, wall));
         results.acked_events += record.acked_events;
-        results.refused += record.refused.len() as u64;
-        results.unknown += record.unknown.len() as u64;
+        results.refused += record.refused.count();
+        results.unknown += record.unknown.count();
         if let Some(more) = punctuality {
             results.punctuality.get_or_insert_default().add(more);
         }
         results.silent |= ended == Ended::Silent;
         results.first_refusal = results.first_refusal.or(record.first_refusal);
-        // One worker is the usual case: its acknowledgements are moved, not copied.
-        if beliefs.acks.is_empty() {
-            beliefs.acks = record.acks;
-        } else {
-            beliefs.acks.append(&mut record.acks);
-        }
-        beliefs.unplaced.append(&mut record.unplaced);
-        beliefs.unknown.append(&mut record.unknown);
-        beliefs.refused.append(&mut record.refused);
+        beliefs.acks.push(record.acks);
+        beliefs.unplaced.append(record.unplaced);
+        beliefs.unknown.append(record.unknown);
+        beliefs.refused.append(record.refused);
     }
     (results, beliefs)
 }

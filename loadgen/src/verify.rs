@@ -1,7 +1,8 @@
 //! Reads back what was acknowledged: every event once, in its place, unharmed. `line` reads an event as the broker shows
-//! it, `walk` compares one group's events with the acknowledgements in offset order, `ledger` sorts what did not fit
+//! it, `claims` sorts the acknowledgements, `walk` compares one group's events with the acknowledgements in offset order, `ledger` sorts what did not fit
 //! into lost, duplicated, out of order and corrupted once everything has been seen.
 
+mod claims;
 mod ledger;
 mod line;
 mod walk;
@@ -10,43 +11,58 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use ledger::Findings;
 
+use crate::acks::{Acks, Listed};
 use crate::api::{Api, ApiError};
-use crate::plan::{Plan, RequestKey};
-use crate::record::Ack;
+use crate::plan::Plan;
+use claims::Claims;
 use ledger::Ledger;
 use line::Line;
-use walk::{Claims, Walk};
+use walk::Walk;
 
 /// What the run believes about the log; all of it is checked.
 #[derive(Debug, Default)]
 pub struct Beliefs {
     /// The tail of every group before the run: what comes from there on is ours, or somebody else's.
     pub bases: Vec<u64>,
-    /// Acknowledged requests, in the order of their answers for each connection.
-    pub acks: Vec<Ack>,
+    /// Acknowledged requests, of each worker.
+    pub acks: Vec<Acks>,
     /// Acknowledged as stored earlier, without a place.
-    pub unplaced: Vec<RequestKey>,
+    pub unplaced: Listed,
     /// Without an answer: each event may be there, once.
-    pub unknown: Vec<RequestKey>,
+    pub unknown: Listed,
     /// Refused: must not be there.
-    pub refused: Vec<RequestKey>,
+    pub refused: Listed,
 }
 
 /// Reads every group from its base to its tail and says what was found. `read_back` counts events as they are read.
-pub fn verify(plan: &Plan, api: &Api, beliefs: &Beliefs, read_back: &AtomicU64) -> Result<Findings, ApiError> {
-    let claims = Claims::new(plan, &beliefs.acks);
+pub fn verify(plan: &Plan, api: &Api, mut beliefs: Beliefs, read_back: &AtomicU64) -> Result<Findings, ApiError> {
+    let unusable = |why: String| ApiError::Unusable { what: "acknowledgements".into(), why };
+    if [&beliefs.unplaced, &beliefs.unknown, &beliefs.refused].iter().any(|listed| listed.is_cut()) {
+        return Err(unusable("more requests failed than can be checked one by one".into()));
+    }
+    let acks = std::mem::take(&mut beliefs.acks);
+    let placed = acks.iter().map(Acks::events).sum();
+    let in_file = |error: std::io::Error| unusable(format!("temporary file: {error}"));
+    let mut claims = Claims::new(plan, acks).map_err(in_file)?;
     let mut ledger = Ledger::default();
     for (group, base) in beliefs.bases.iter().enumerate() {
-        let walk = Walk::new(plan, claims.of_group(group), *base, &mut ledger);
+        let walk = Walk::new(plan, group, &mut claims, *base, &mut ledger);
         read_group(plan, api, &plan.groups[group], walk, read_back)?;
         if ledger.is_full() {
             break;
         }
     }
-    Ok(ledger.settle(plan, beliefs))
+    claims.whole().map_err(in_file)?;
+    Ok(ledger.settle(plan, &beliefs, placed))
 }
 
-fn read_group(plan: &Plan, api: &Api, group: &str, mut walk: Walk<'_>, read_back: &AtomicU64) -> Result<(), ApiError> {
+fn read_group(
+    plan: &Plan,
+    api: &Api,
+    group: &str,
+    mut walk: Walk<'_, '_>,
+    read_back: &AtomicU64,
+) -> Result<(), ApiError> {
     let unusable = |why: String| ApiError::Unusable { what: format!("a read of {group}"), why };
     let patience = plan.timeout * 3;
     let mut from = walk.start();

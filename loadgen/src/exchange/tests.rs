@@ -38,7 +38,7 @@ impl<'p> Story<'p> {
     }
 
     fn acked(&self) -> Vec<(u32, u64)> {
-        self.record.acks.iter().map(|ack| (ack.key.request, ack.first_offset)).collect()
+        self.record.acks.recent().map(|ack| (ack.key.request, ack.first_offset)).collect()
     }
 }
 

@@ -115,9 +115,9 @@ impl Ledger {
 
     /// Explains what did not fit, each stray by the first that applies: it is missing elsewhere (out of order), it was
     /// acknowledged without a place, its outcome was unknown, it had been refused, it is there too often.
-    pub(super) fn settle(mut self, plan: &Plan, beliefs: &Beliefs) -> Findings {
+    /// `placed` events were acknowledged with a place.
+    pub(super) fn settle(mut self, plan: &Plan, beliefs: &Beliefs, placed: u64) -> Findings {
         let events = |keys: &[RequestKey]| keys.iter().map(|key| u64::from(plan.count_of(*key))).sum::<u64>();
-        let placed: u64 = beliefs.acks.iter().map(|ack| u64::from(plan.count_of(ack.key))).sum();
         let mut findings = Findings {
             acked: placed + events(&beliefs.unplaced),
             unknown: events(&beliefs.unknown),

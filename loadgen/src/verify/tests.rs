@@ -1,9 +1,31 @@
 //! A log of ten events, hurt in every way that has a name, and what must be said about it.
 
 use super::*;
+use crate::acks::Ack;
 use crate::keys::{Keys, Spread};
 use crate::payload::{Lines, Payload};
-use crate::plan::{Extent, Framing, tests::plan};
+use crate::plan::{Extent, Framing, RequestKey, tests::plan};
+
+/// What a test believes; what is acknowledged can be changed here, unlike in `super::Beliefs`.
+#[derive(Clone, Default)]
+struct Beliefs {
+    bases: Vec<u64>,
+    acks: Vec<Ack>,
+    unplaced: Vec<RequestKey>,
+    unknown: Vec<RequestKey>,
+    refused: Vec<RequestKey>,
+}
+
+impl Beliefs {
+    /// The acknowledgements as one worker's, and the rest.
+    fn told(&self, plan: &Plan) -> (Acks, super::Beliefs) {
+        let mut acks = Acks::default();
+        self.acks.iter().for_each(|ack| acks.push(*ack, plan.count_of(ack.key)));
+        let [unplaced, unknown, refused] =
+            [&self.unplaced, &self.unknown, &self.refused].map(|keys| keys.iter().copied().collect());
+        (acks, super::Beliefs { bases: self.bases.clone(), acks: Vec::new(), unplaced, unknown, refused })
+    }
+}
 
 /// An event in the log that is looked at.
 #[derive(Clone, Debug)]
@@ -61,9 +83,11 @@ fn renumber(log: &mut [Stored]) {
 }
 
 fn findings(plan: &Plan, beliefs: &Beliefs, log: &[Stored]) -> Findings {
-    let claims = Claims::new(plan, &beliefs.acks);
+    let (acks, beliefs) = beliefs.told(plan);
+    let placed = acks.events();
+    let mut claims = Claims::new(plan, vec![acks]).unwrap();
     let mut ledger = Ledger::default();
-    let mut walk = Walk::new(plan, claims.of_group(0), beliefs.bases[0], &mut ledger);
+    let mut walk = Walk::new(plan, 0, &mut claims, beliefs.bases[0], &mut ledger);
     for Stored { offset, data, id, received, key } in log {
         let text = serde_json::to_string(&serde_json::json!({
             "offset": offset, "id": id, "received": received, "key": key, "length": data.len(), "encoding": "text", "data": data
@@ -73,7 +97,8 @@ fn findings(plan: &Plan, beliefs: &Beliefs, log: &[Stored]) -> Findings {
         walk.see(&line, line.bytes(text.as_bytes(), &mut Vec::new()));
     }
     walk.end();
-    ledger.settle(plan, beliefs)
+    claims.whole().unwrap();
+    ledger.settle(plan, &beliefs, placed)
 }
 
 /// lost, duplicated, out of order, corrupted, holes
@@ -240,13 +265,13 @@ fn groups_are_checked_each_by_itself() {
     let plan = Plan { groups: vec!["a".into(), "b".into()], connections: 1, batch: 1, ..small() };
     let key = |request| RequestKey { connection: 0, request };
     let acks = (0..10).map(|n| Ack { first_offset: u64::from(n / 2), key: key(n) }).collect::<Vec<_>>();
-    let claims = Claims::new(&plan, &acks);
+    let (acks, beliefs) = Beliefs { bases: vec![0, 0], acks, ..Beliefs::default() }.told(&plan);
+    let mut claims = Claims::new(&plan, vec![acks]).unwrap();
     let mut ledger = Ledger::default();
     for group in 0..2 {
-        Walk::new(&plan, claims.of_group(group), 0, &mut ledger).end();
+        Walk::new(&plan, group, &mut claims, 0, &mut ledger).end();
     }
-    let beliefs = Beliefs { bases: vec![0, 0], acks: acks.clone(), ..Beliefs::default() };
-    assert_eq!(ledger.settle(&plan, &beliefs).lost, 10, "each group has its five");
+    assert_eq!(ledger.settle(&plan, &beliefs, 10).lost, 10, "each group has its five");
 }
 
 #[test]

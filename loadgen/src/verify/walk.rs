@@ -3,27 +3,12 @@
 
 use std::collections::HashMap;
 
+use super::claims::Claims;
 use super::ledger::Ledger;
 use super::line::Line;
+use crate::acks::{Ack, Answered};
 use crate::payload::Identity;
 use crate::plan::Plan;
-use crate::record::Ack;
-
-/// All acknowledgements, sorted by group and first offset.
-#[derive(Debug)]
-pub(super) struct Claims<'a> {
-    plan: &'a Plan,
-    acks: &'a [Ack],
-    /// Places in `acks`. A place is also a moment: on one connection, a later answer has a larger one.
-    order: Vec<u32>,
-}
-
-/// The acknowledgements of one group.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GroupClaims<'a> {
-    acks: &'a [Ack],
-    order: &'a [u32],
-}
 
 /// An acknowledgement whose offsets are being walked through.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +20,11 @@ struct Claim {
 
 /// The walk through one group.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
+pub(super) struct Walk<'a, 'p> {
     plan: &'a Plan,
-    claims: GroupClaims<'a>,
-    /// How many of `claims` have begun.
-    begun: usize,
+    group: usize,
+    /// Those that have not begun, of this group and those behind it.
+    claims: &'a mut Claims<'p>,
     /// Those that have begun and not ended: at most one, unless answers contradict each other.
     active: Vec<Claim>,
     /// The offset that should be seen next.
@@ -47,46 +32,25 @@ pub(super) struct Walk<'a> {
     last_id: String,
     last_received: String,
     /// The latest answer of each connection so far.
-    answered: HashMap<u32, u32>,
+    answered: HashMap<u32, u64>,
     ledger: &'a mut Ledger,
     expected: Vec<u8>,
 }
 
-impl<'a> Claims<'a> {
-    /// Sorts them.
-    pub(super) fn new(plan: &'a Plan, acks: &'a [Ack]) -> Claims<'a> {
-        let count = u32::try_from(acks.len()).expect("memory ends before u32 does");
-        let mut order: Vec<u32> = (0..count).collect();
-        order.sort_unstable_by_key(|place| {
-            let ack = &acks[*place as usize];
-            (plan.group_of(ack.key), ack.first_offset, *place)
-        });
-        Claims { plan, acks, order }
-    }
-
-    /// Those of one group.
-    pub(super) fn of_group(&self, group: usize) -> GroupClaims<'_> {
-        let group_at = |place: &u32| self.plan.group_of(self.acks[*place as usize].key);
-        let start = self.order.partition_point(|place| group_at(place) < group);
-        let end = self.order.partition_point(|place| group_at(place) <= group);
-        GroupClaims { acks: self.acks, order: &self.order[start..end] }
-    }
-}
-
-impl GroupClaims<'_> {
-    fn get(&self, index: usize) -> Option<(Ack, u32)> {
-        self.order.get(index).map(|place| (self.acks[*place as usize], *place))
-    }
-}
-
-impl<'a> Walk<'a> {
+impl<'a, 'p> Walk<'a, 'p> {
     /// A walk from `base`, or from the first claimed offset if that is lower.
-    pub(super) fn new(plan: &'a Plan, claims: GroupClaims<'a>, base: u64, ledger: &'a mut Ledger) -> Walk<'a> {
-        let next = claims.get(0).map_or(base, |(ack, _)| ack.first_offset.min(base));
+    pub(super) fn new(
+        plan: &'a Plan,
+        group: usize,
+        claims: &'a mut Claims<'p>,
+        base: u64,
+        ledger: &'a mut Ledger,
+    ) -> Walk<'a, 'p> {
+        let next = claims.peek(group).map_or(base, |answered| answered.ack.first_offset.min(base));
         Walk {
             plan,
+            group,
             claims,
-            begun: 0,
             active: Vec::new(),
             next,
             last_id: String::new(),
@@ -196,9 +160,11 @@ impl<'a> Walk<'a> {
     /// Begins the claims with a first offset of at most `offset`, and checks that their connections' answers came in
     /// the order of their offsets.
     fn begin_up_to(&mut self, offset: u64) {
-        while let Some((ack, place)) = self.claims.get(self.begun).filter(|(ack, _)| ack.first_offset <= offset) {
-            self.begun += 1;
-            if self.answered.insert(ack.key.connection, place).is_some_and(|before| before > place) {
+        while let Some(Answered { ack, turn }) =
+            self.claims.peek(self.group).filter(|answered| answered.ack.first_offset <= offset)
+        {
+            self.claims.take();
+            if self.answered.insert(ack.key.connection, turn).is_some_and(|before| before > turn) {
                 let (connection, first) = (ack.key.connection, ack.first_offset);
                 self.ledger.disordered(format!("connection {connection} had offset {first} answered after later ones"));
             }

@@ -47,6 +47,14 @@ fn a_single_fault_among_many_events_is_counted_as_one() {
 }
 
 #[test]
+fn faults_are_found_among_more_requests_than_are_kept_in_memory() {
+    let faults = [(1_000, Fault::Lose), (6_000, Fault::Corrupt), (11_000, Fault::Duplicate)];
+    let ran = against(&Broker::with_faults(faults), "-n 12000 -c 3 --pipeline 16");
+    assert_eq!((ran.code, ran.verify("acked")), (1, 12_000), "{ran:?}");
+    assert_eq!((ran.verify("lost"), ran.verify("corrupted"), ran.verify("duplicated")), (1, 1, 1), "{ran:?}");
+}
+
+#[test]
 fn faults_in_one_group_of_many_or_in_a_file_are_caught_too() {
     let ran = against(&Broker::with_fault(33, Fault::Corrupt), "-n 100 -c 3 --groups 5");
     assert_eq!((ran.code, ran.verify("corrupted")), (1, 1), "{ran:?}");
