@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
-pub use both::{CatchupArguments, E2eArguments};
+pub use both::{CatchupArguments, E2eArguments, MixedArguments};
 pub use consume::ConsumeArguments;
 
 use crate::keys::{KEYS_MAX, Keys, Spread};
@@ -82,6 +82,8 @@ pub enum Profile {
     E2e(E2eArguments),
     /// Fill a group, then let consumers read all of it.
     Catchup(CatchupArguments),
+    /// Services, browsers, consumers and observers together.
+    Mixed(MixedArguments),
 }
 
 /// Where the summary goes to: people or programs.
@@ -107,7 +109,7 @@ pub enum Format {
 }
 
 /// Arguments of `loadgen produce`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct ProduceArguments {
     /// The broker.

@@ -15,7 +15,7 @@ use crate::consume::plan::ConsumePlan;
 use crate::consume::{self, Beside};
 use crate::flight::Flight;
 use crate::plan::Plan;
-use crate::produce::{Failure, exit, exit_code, run_noted, stop_on_signals, tell_faults};
+use crate::produce::{Company, Failure, exit, exit_code, run_beside, stop_on_signals, tell_faults};
 use crate::results::Results;
 use crate::summary;
 use crate::worker::Control;
@@ -74,22 +74,24 @@ pub fn main(arguments: &E2eArguments) -> ExitCode {
 /// # Errors
 /// When one of them has no results.
 pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Results, u8), Failure> {
-    let unreachable =
-        |error: std::io::Error| Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() };
-    plan.target.reach(plan.timeout).map_err(unreachable)?;
+    plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(plan, &error))?;
     if plan.create {
         let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
         plan.groups.iter().try_for_each(|group| api.create_group(group, Duration::ZERO))?;
     }
     let flight = Flight::new(plan);
-    let beside = Beside { flight: &flight, subscribed: AtomicBool::new(false), events: AtomicU64::new(0) };
+    let beside = Beside { flight: Some(&flight), subscribed: AtomicBool::new(false), events: AtomicU64::new(0) };
     let stop = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
         let reading = scope.spawn(|| consume::run(readers, &stop, Some(&beside)));
         while !beside.subscribed.load(Ordering::Acquire) && !reading.is_finished() {
             thread::sleep(LOOK);
         }
-        let produced = if reading.is_finished() { None } else { Some(run_noted(plan, control, Some(&flight))) };
+        let produced = if reading.is_finished() {
+            None
+        } else {
+            Some(run_beside(plan, control, Company { flight: Some(&flight), quiet: false }))
+        };
         if let Some(Ok((results, _))) = &produced {
             wait_for(results.acked_events * u64::from(readers.consumers), &beside, plan.timeout);
         }
@@ -121,7 +123,7 @@ pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Res
 }
 
 /// Waits until consumers have been given so many events, for as long as any come.
-fn wait_for(events: u64, beside: &Beside<'_>, patience: Duration) {
+pub(crate) fn wait_for(events: u64, beside: &Beside<'_>, patience: Duration) {
     let (mut seen, mut since) = (0, Instant::now());
     while seen < events && since.elapsed() < patience {
         let now = beside.events.load(Ordering::Relaxed);

@@ -8,6 +8,7 @@
 //!  consume     another: consumers that read, ack or listen, and a room of its own
 //!  e2e         produce and consume at once, for the time from planned send to a consumer's hands
 //!  catchup     produce, then consume from the start
+//!  mixed       services, browsers, consumers and observers at once
 //!  find        the same again and again, for the highest rate that meets the objectives
 //!  progress    one line a second, from its own thread
 //!  summary     the dozen lines (or the JSON object) at the end
@@ -44,6 +45,7 @@ pub mod cli;
 pub mod consume;
 pub mod e2e;
 pub mod find;
+pub mod mixed;
 pub mod produce;
 
 pub mod progress;

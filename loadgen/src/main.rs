@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadgen::cli::{Cli, Profile};
-use loadgen::{catchup, consume, e2e, produce};
+use loadgen::{catchup, consume, e2e, mixed, produce};
 
 fn main() -> ExitCode {
     match Cli::parse().profile {
@@ -12,5 +12,6 @@ fn main() -> ExitCode {
         Profile::Consume(arguments) => consume::main(&arguments),
         Profile::E2e(arguments) => e2e::main(&arguments),
         Profile::Catchup(arguments) => catchup::main(&arguments),
+        Profile::Mixed(arguments) => mixed::main(&arguments),
     }
 }

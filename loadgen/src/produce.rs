@@ -32,6 +32,15 @@ pub(crate) mod exit {
     pub(crate) const INTERRUPTED: u8 = 130;
 }
 
+/// What else goes on in the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Company<'f> {
+    /// Where sends are noted for consumers of the same run.
+    pub flight: Option<&'f Flight>,
+    /// Whether another part of the run tells the progress.
+    pub quiet: bool,
+}
+
 /// Why a run has no results.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -125,26 +134,27 @@ pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 /// # Errors
 /// When there are no results.
 pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
-    run_noted(plan, control, None)
+    run_beside(plan, control, Company::default())
 }
 
-/// The same, with sends noted for consumers of the same run.
+/// The same, in company.
 ///
 /// # Errors
 /// When there are no results.
-pub fn run_noted(plan: &Plan, control: &Control, flight: Option<&Flight>) -> Result<(Results, u8), Failure> {
-    let unreachable = |cause: String| Failure::Unreachable { url: plan.target.to_string(), cause };
-    let address = plan.target.reach(plan.timeout).map_err(|error| unreachable(error.to_string()))?;
+pub fn run_beside(plan: &Plan, control: &Control, company: Company<'_>) -> Result<(Results, u8), Failure> {
+    let address = plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(plan, &error))?;
     let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
     let bases = set_up(plan, &api)?;
     let requests = Requests::new(plan);
     let board = Board::new(plan.threads);
     let gate = Gate::new(plan.threads);
-    let load = Run { plan, requests: &requests, address, gate: &gate, flight, control };
+    let load = Run { plan, requests: &requests, address, gate: &gate, flight: company.flight, control };
     thread::scope(|scope| {
-        let progress = progress::start(scope, plan, &board);
+        let progress = (!company.quiet).then(|| progress::start(scope, plan, &board));
         let outcome = load_and_verify(load, &board, &api, bases);
-        progress.finish();
+        if let Some(progress) = progress {
+            progress.finish();
+        }
         outcome
     })
 }
@@ -223,6 +233,10 @@ fn error_code(error: &ApiError) -> u8 {
 }
 
 impl Failure {
+    pub(crate) fn unreachable(plan: &Plan, error: &std::io::Error) -> Failure {
+        Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Unreachable { .. } => exit::UNREACHABLE,

@@ -11,12 +11,13 @@ use crate::units::{grouped, nanoseconds, rate};
 use crate::verdict::Share;
 
 /// Grows when a field of the JSON object changes its meaning or goes.
-const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// What a closed loop cannot see.
 const NOTE: &str = "closed loop: latency is optimistic";
 
-const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+pub(crate) const QUANTILES: [(&str, f64); 5] =
+    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 
@@ -116,7 +117,7 @@ fn errors(results: &Results) -> String {
     list.join(", ")
 }
 
-fn verification(results: &Results) -> String {
+pub(crate) fn verification(results: &Results) -> String {
     match &results.verification {
         Verification::Skipped => "not asked for (--no-verify)".into(),
         Verification::Unfinished(why) => format!("unfinished: {why}"),

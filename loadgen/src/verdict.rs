@@ -23,15 +23,16 @@ const UNPUNCTUAL_MAX: f64 = 0.01;
 const DRIFT_SECONDS_MIN: usize = 9;
 const DRIFT_MAX: f64 = 0.25;
 
-/// Whether a run's numbers may be quoted. Only `Valid` and `Overloaded` may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a run's numbers may be quoted. Only `Valid` and `Overloaded` may. In the order of their
+/// gravity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Nothing speaks against them.
     Valid,
+    /// The broker pushed back, or could not keep up with the plan.
+    Overloaded,
     /// The generator was the limit.
     GeneratorLimited,
-    /// The broker pushed back.
-    Overloaded,
     /// Connections, outcomes or the rate did not hold.
     Unstable,
     /// The broker broke its promises.

@@ -1,4 +1,4 @@
-//! `loadgen e2e` and `loadgen catchup` against the broker: everything that was sent comes to every consumer.
+//! `loadgen e2e`, `catchup` and `mixed` against the broker: everything that was sent comes to every consumer.
 
 use crate::broker::Broker;
 use crate::program::{loadgen, run};
@@ -43,12 +43,35 @@ fn catching_up_reads_what_was_filled_in_and_nothing_before_it() {
 }
 
 #[test]
+fn services_browsers_consumers_and_observers_go_together_and_each_part_is_verified() {
+    let broker = Broker::start(&[]);
+    let options =
+        "-c 2 --rate 500 -b 5 -s 100..300 --browsers 4 --consumers 2 --observers 3 -d 1s --seed 1 --slo p50<1h";
+    let seen = ran(&broker, "mixed", options, 0);
+    let number = |pointer: &str| seen.pointer(pointer).and_then(Value::as_u64).unwrap();
+    let stored = ["services", "browsers"].map(|part| {
+        assert_eq!(seen[part]["verify"]["state"], "ok", "{seen}");
+        assert_eq!(seen[part]["verify"]["verified"], seen[part]["verify"]["acked"], "{seen}");
+        number(&format!("/{part}/verify/verified"))
+    });
+    assert!(stored[0] > 0 && stored[1] > 0, "{seen}");
+    // What the one made is somebody else's to the other, as far as it was there when it was looked at.
+    let foreign = ["services", "browsers"].map(|part| number(&format!("/{part}/verify/foreign")));
+    assert!(foreign[0] <= stored[1] && foreign[1] <= stored[0], "{seen}");
+    assert_eq!(number("/consumers/measured/events"), 2 * (stored[0] + stored[1]), "{seen}");
+    assert_eq!((number("/missing"), number("/observers/measured/open")), (0, 3), "{seen}");
+    assert_eq!(seen["services"]["objectives"][0]["met"], json!(true), "{seen}");
+}
+
+#[test]
 fn what_consumers_cannot_take_part_in_is_a_mistake_of_the_command_line() {
     for (profile, options) in [
         ("e2e", "--groups 2"),
         ("e2e", "--payload /dev/null"),
         ("e2e", "--consumers 99k"),
         ("catchup", "--find-max --slo p50<1s"),
+        ("mixed", "-n 5"),
+        ("mixed", "--browser-like"),
     ] {
         let mut arguments = vec![profile, "--group", "load"];
         arguments.extend(options.split(' '));

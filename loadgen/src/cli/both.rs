@@ -1,4 +1,4 @@
-//! Arguments of the profiles that produce and consume: `e2e` and `catchup`.
+//! Arguments of the profiles that produce and consume: `e2e`, `catchup` and `mixed`.
 
 use std::time::Duration;
 
@@ -6,11 +6,15 @@ use clap::Args;
 
 use super::{CONSUMERS_MAX, ProduceArguments, UsageError};
 use crate::consume::plan::{ConsumePlan, Kind};
+use crate::mixed::Parts;
 use crate::plan::{Extent, Plan};
 use crate::units::parse_count;
 
 /// Longer than any run; consumers beside producers end when those do.
 const NO_END: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Events in a page's request.
+const BROWSER_BATCH: u32 = 10;
 
 /// Events that `catchup` fills in unless told otherwise.
 const FILL: u64 = 1_000_000;
@@ -32,6 +36,14 @@ Examples:
       a hundred consumers read a million events each
 
 The summary is that of the reading; that of the filling goes to stderr.";
+
+const MIXED_EXAMPLES: &str = "\
+Examples:
+  loadgen mixed --group load -c 8 --rate 10k -b 100 --browsers 200 --consumers 4 --observers 50
+      eight services post 10 000 events a second in batches of 100, 200 pages ten a second each,
+      four consumers read all of it, fifty observers watch
+
+Every part is verified by itself; the verdict is the gravest of them, and --slo is about the services.";
 
 /// Consumers beside producers.
 #[derive(Args, Debug)]
@@ -69,6 +81,61 @@ pub struct CatchupArguments {
     /// Who reads it.
     #[command(flatten)]
     pub readers: Readers,
+}
+
+/// Arguments of `loadgen mixed`.
+#[derive(Args, Debug)]
+#[command(after_help = MIXED_EXAMPLES)]
+pub struct MixedArguments {
+    /// What services send.
+    #[command(flatten)]
+    pub produce: ProduceArguments,
+    /// Who reads it.
+    #[command(flatten)]
+    pub readers: Readers,
+    /// Pages that post a batch of 10 events a second each, as with --browser-like.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub browsers: u32,
+    /// Live readers at the tail, without a position.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub observers: u32,
+}
+
+impl MixedArguments {
+    /// Checks the arguments: what every part does.
+    ///
+    /// # Errors
+    /// When they make no plan.
+    pub fn parts(&self) -> Result<Parts, UsageError> {
+        if self.produce.browser_like {
+            return Err(UsageError::Together("--browser-like", "mixed, which has --browsers"));
+        }
+        let services = one_group(&self.produce)?;
+        let Some(length) = services.time() else {
+            return Err(UsageError::Together("a number of events", "mixed, whose parts end together"));
+        };
+        let browsers = ProduceArguments {
+            browser_like: true,
+            connections: self.browsers,
+            batch: BROWSER_BATCH,
+            threads: 1,
+            pipeline: 1,
+            // Another seed, so that neither takes the other's events for its own.
+            seed: Some(services.seed.wrapping_add(1)),
+            duration: Some(length),
+            rate: None,
+            stages: None,
+            keys: None,
+            payload: None,
+            producer_id: None,
+            producer_epoch: None,
+            slo: Vec::new(),
+            ..self.produce.clone()
+        };
+        let consumers = self.readers.plan(&services, "latest", false)?;
+        let observers = ConsumePlan { kind: Kind::Idle, consumers: self.observers, threads: 1, ..consumers.clone() };
+        Ok(Parts { services, browsers: browsers.plan()?, consumers, observers })
+    }
 }
 
 impl E2eArguments {

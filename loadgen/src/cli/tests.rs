@@ -22,7 +22,7 @@ fn planned(line: &str) -> Result<Plan, UsageError> {
 fn the_command_is_sound_and_its_help_has_examples() {
     Cli::command().debug_assert();
     let mut command = Cli::command();
-    for profile in ["produce", "consume", "e2e", "catchup"] {
+    for profile in ["produce", "consume", "e2e", "catchup", "mixed"] {
         let help = command.find_subcommand_mut(profile).unwrap().render_long_help().to_string();
         assert!(help.contains("Examples:") && help.contains("EDDYLINE_URL"), "{help}");
     }

@@ -45,7 +45,7 @@ pub struct Outcome {
 /// What consumers share with producers of the same run.
 pub(crate) struct Beside<'f> {
     /// When what they are given was planned to be sent.
-    pub(crate) flight: &'f Flight,
+    pub(crate) flight: Option<&'f Flight>,
     /// Set once all are subscribed.
     pub(crate) subscribed: AtomicBool,
     /// Events given so far, to all together.
@@ -66,6 +66,11 @@ pub fn main(arguments: &ConsumeArguments) -> ExitCode {
         eprintln!("warning: signals end the run without a summary: {error}");
     }
     report(&plan, &stop, arguments.output)
+}
+
+/// The summary for programs.
+pub(crate) fn json(plan: &ConsumePlan, outcome: &Outcome) -> serde_json::Value {
+    summary::json(plan, outcome)
 }
 
 /// Runs a plan and prints its summary.
@@ -106,12 +111,12 @@ pub(crate) fn run(plan: &ConsumePlan, stop: &AtomicBool, beside: Option<&Beside<
     }
     let before = if plan.kind == Kind::Idle { Some(api.resident_bytes()?) } else { None };
     let (events, open) = (AtomicU64::new(0), AtomicU64::new(0));
-    let (events, flight) = beside.map_or((&events, None), |beside| (&beside.events, Some(beside.flight)));
+    let (events, flight) = beside.map_or((&events, None), |beside| (&beside.events, beside.flight));
     if let Some(beside) = beside {
         beside.subscribed.store(true, Ordering::Release);
     }
     let run = Run { plan, address, start: Instant::now(), stop, flight, events, open: &open };
-    let (tally, during) = drive_all(&run, &names, &api)?;
+    let (tally, during) = drive_all(&run, &names, &api, beside.is_some())?;
     let measured = run.start.elapsed().min(plan.duration);
     for name in subscribed {
         api.unsubscribe(&plan.group, name)?;
@@ -120,7 +125,7 @@ pub(crate) fn run(plan: &ConsumePlan, stop: &AtomicBool, beside: Option<&Beside<
 }
 
 /// All threads, and a line of progress a second. Gives what they counted, and the broker's memory near the end.
-fn drive_all(run: &Run<'_>, names: &[String], api: &Api) -> Result<(Tally, Option<u64>), Failure> {
+fn drive_all(run: &Run<'_>, names: &[String], api: &Api, quiet: bool) -> Result<(Tally, Option<u64>), Failure> {
     thread::scope(|scope| {
         let (end, ended) = channel::<()>();
         let workers: Vec<_> = (0..run.plan.threads)
@@ -140,16 +145,15 @@ fn drive_all(run: &Run<'_>, names: &[String], api: &Api) -> Result<(Tally, Optio
             let seconds = run.start.elapsed().as_secs();
             match run.plan.kind {
                 Kind::Idle => {
-                    eprintln!(
-                        "{seconds:4} s  {} of {} live answers open",
-                        grouped(open),
-                        grouped(run.plan.consumers.into())
-                    );
+                    let all = grouped(run.plan.consumers.into());
+                    if !quiet {
+                        eprintln!("{seconds:4} s  {} of {all} live answers open", grouped(open));
+                    }
                     if open == u64::from(run.plan.consumers) {
                         during = Some(api.resident_bytes()?);
                     }
                 }
-                _ if run.flight.is_some() => {}
+                _ if quiet => {}
                 _ => eprintln!("{seconds:4} s  {} events/s  {} events", rate((events - told) as f64), grouped(events)),
             }
             told = events;

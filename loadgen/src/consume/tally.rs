@@ -27,11 +27,11 @@ pub(crate) struct Tally {
     /// Acks taken.
     pub(super) acks: u64,
     /// Answers that are open and go on.
-    pub(super) open: u64,
+    pub(crate) open: u64,
     /// From asking to the whole answer, of those that did not have to wait for events, ns.
     pub(super) answer: Histogram<u64>,
     /// From an event's `received` to its being here, of events that were waited for, ns.
-    pub(super) delivery: Histogram<u64>,
+    pub(crate) delivery: Histogram<u64>,
     /// From the moment an ack was planned to its answer, ns.
     pub(super) ack: Histogram<u64>,
     /// From the planned send of an event to its being here, of events that were sent in the same run, ns.
@@ -136,7 +136,7 @@ impl Tally {
     }
 
     /// Whether the numbers may be quoted, and why not.
-    pub(super) fn verdict(&self) -> (Verdict, String) {
+    pub(crate) fn verdict(&self) -> (Verdict, String) {
         if self.lost + self.repeated > 0 {
             return (Verdict::Incorrect, format!("{} lost, {} given twice or out of order", self.lost, self.repeated));
         }
