@@ -1,4 +1,4 @@
-//! The README does what it says: every block of shell is run as it stands there, against this build, and what it shows
+//! The README and the page on loadgen do what they say: every block of shell is run as it stands there, against this build, and what it shows
 //! as output is what comes.
 
 use crate::broker::{eventually, own_address};
@@ -65,20 +65,21 @@ fn matches(pattern: &str, text: &str) -> bool {
     lines(&pattern, &text)
 }
 
-/// A reader of the README: a directory to work in, a port, and the broker that was started last.
+/// A reader of a page: a directory to work in, a port, and the broker that was started last.
 struct Reader {
+    page: &'static str,
     directory: tempfile::TempDir,
     port: u16,
     broker: Option<Child>,
 }
 
 impl Reader {
-    fn new() -> Self {
+    fn new(page: &'static str) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let port = own_address().port();
         // Off a terminal curl would draw a progress meter, and end no line.
         std::fs::write(directory.path().join(".curlrc"), "silent\nshow-error\nwrite-out = \"\\n\"\n").unwrap();
-        Self { directory, port, broker: None }
+        Self { page, directory, port, broker: None }
     }
 
     /// The block with this build's programs and this test's port.
@@ -89,6 +90,8 @@ impl Reader {
             .replace("cargo run --release --", "eddyline")
             .replace("./target/release", &programs)
             .replace("target/release", &programs)
+            // Long enough to see that it works.
+            .replace(" -d 10s", " -d 500ms")
             .replace("4437", &self.port.to_string())
             .lines()
             // Building was done before this test ran.
@@ -121,15 +124,16 @@ impl Reader {
         } else {
             let script = format!("timeout 60 bash -e -o pipefail -c {}", quoted(&script));
             let status = self.shell(&script, &output).status().expect("bash");
-            assert!(status.success(), "README.md, line {}: {status}\n{script}\n{}", block.line, said(&output));
+            assert!(status.success(), "{}, line {}: {status}\n{script}\n{}", self.page, block.line, said(&output));
         }
         if let Some(expected) = &block.output {
             let expected = expected.replace("4437", &self.port.to_string());
             if script.lines().any(starts) {
-                eventually("the broker says what the README shows", || matches(&expected, &said(&output)));
+                eventually("the broker says what the page shows", || matches(&expected, &said(&output)));
             }
             let said = said(&output);
-            assert!(matches(&expected, &said), "README.md, line {}: expected\n{expected}\ncame\n{said}", block.line);
+            let (page, line) = (self.page, block.line);
+            assert!(matches(&expected, &said), "{page}, line {line}: expected\n{expected}\ncame\n{said}");
         }
     }
 
@@ -143,7 +147,7 @@ impl Reader {
         }
         self.broker = Some(command.spawn().expect("bash"));
         let broker = self.broker.as_mut().expect("it was just started");
-        eventually("the broker of the README listens", || {
+        eventually("the broker of the page listens", || {
             assert_eq!(broker.try_wait().unwrap(), None, "it ended: {}", said(output));
             TcpStream::connect(("127.0.0.1", self.port)).is_ok() && said(output).contains("ready in")
         });
@@ -153,7 +157,7 @@ impl Reader {
         if let Some(mut broker) = self.broker.take() {
             let _ =
                 rustix::process::kill_process(rustix::process::Pid::from_child(&broker), rustix::process::Signal::TERM);
-            eventually("the broker of the README ends", || broker.try_wait().unwrap().is_some());
+            eventually("the broker of the page ends", || broker.try_wait().unwrap().is_some());
         }
     }
 }
@@ -175,17 +179,26 @@ fn quoted(script: &str) -> String {
     format!("'{}'", script.replace('\'', "'\\''"))
 }
 
-#[test]
-fn every_block_of_the_readme_works_and_shows_what_comes() {
-    let readme = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let text = std::fs::read_to_string(&readme).expect("a README.md");
+/// Runs every block of a page, which shows what comes somewhere.
+fn follow(page: &'static str) {
+    let text = std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(page)).expect("a page");
     let blocks = blocks(&text);
-    assert!(blocks.iter().any(|block| block.output.is_some()), "the README shows what comes, somewhere");
+    assert!(blocks.iter().any(|block| block.output.is_some()), "{page} shows what comes, somewhere");
     // It is beside the broker, and blocks may use it.
     loadgen();
-    let mut reader = Reader::new();
+    let mut reader = Reader::new(page);
     blocks.iter().for_each(|block| reader.run(block));
     reader.stop();
+}
+
+#[test]
+fn every_block_of_the_readme_works_and_shows_what_comes() {
+    follow("README.md");
+}
+
+#[test]
+fn every_block_of_the_page_on_loadgen_works_and_shows_what_comes() {
+    follow("docs/LOADGEN.md");
 }
 
 #[test]
