@@ -16,6 +16,7 @@ export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 test: prepare
 	cargo build --workspace --locked
 	cargo nextest run --workspace --locked
+	cargo nextest run --locked --features simulated-time -E 'test(/^query_day::/)'
 	cargo test --workspace --locked --doc
 	$(MAKE) --no-print-directory test-producer-web
 	$(MAKE) --no-print-directory test-consumer-node
@@ -75,6 +76,7 @@ tests/venv/bin/duckdb.installed:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --locked --features simulated-time -- -D warnings
 
 fmt:
 	cargo fmt --all

@@ -6,79 +6,14 @@ FILE is the group as NDJSON, as `GET /v1/groups/{group}/events` gives it. RANDOM
 besides those in the table.
 """
 
-import json
 import random
 import sys
-import urllib.parse
 import urllib.request
 
-import duckdb
+sys.dont_write_bytecode = True
+from truth import FILE, FIRST, GROUP, LAST, URL, compare, db, rows, tell
 
-URL, GROUP, FILE = sys.argv[1:4]
 RANDOM = int(sys.argv[4]) if len(sys.argv) > 4 else 0
-
-db = duckdb.connect()
-db.execute("SET TimeZone = 'UTC'")
-db.execute(
-    """CREATE TABLE e AS
-       SELECT "offset", epoch_us(received::TIMESTAMPTZ) AS t, length, key,
-              data->>'origin' AS origin, data->>'destination' AS destination,
-              (data->>'delay')::DOUBLE AS delay, (data->>'distance')::DOUBLE AS distance
-       FROM read_json(?, format='newline_delimited', columns={'offset': 'BIGINT', 'received': 'VARCHAR',
-            'length': 'BIGINT', 'key': 'VARCHAR', 'data': 'JSON'})""",
-    [FILE],
-)
-FIRST, LAST = db.execute("SELECT min(t), max(t) FROM e").fetchone()
-
-
-def ask(query, next=None):
-    body = json.dumps({"q": query} | ({"next": next} if next else {})).encode()
-    request = urllib.request.Request(URL + "/v1/query", body, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise SystemExit(f"{query}\n{error.read().decode()}")
-
-
-def rows(query):
-    """All rows, page by page."""
-    answer = ask(query)
-    found = answer["rows"]
-    while "next" in answer and "LIMIT" not in query:
-        answer = ask(query, answer["next"])
-        found += answer["rows"]
-    return found
-
-
-def same(one, other):
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)) and not isinstance(one, bool):
-        return abs(one - other) <= 1e-9 * max(1, abs(one), abs(other))
-    return one == other
-
-
-def micros(text):
-    return db.execute("SELECT epoch_us(?::TIMESTAMPTZ)", [text]).fetchone()[0]
-
-
-compared = 0
-
-
-def compare(query, sql, sampled=False):
-    global compared
-    found = rows(query)
-    if sampled:
-        found = [[micros(row[0])] + row[1:-1] for row in found]
-    expected = [list(row) for row in db.execute(sql).fetchall()]
-    good = len(found) == len(expected)
-    good = good and all(len(a) == len(b) and all(map(same, a, b)) for a, b in zip(found, expected))
-    if not good:
-        different = [(a, b) for a, b in zip(found, expected) if not all(map(same, a, b))]
-        raise SystemExit(
-            f"{query}\n{sql}\n{len(found)} rows, {len(expected)} expected; the first that differs: {different[:1]}"
-        )
-    compared += 1
-
 
 AGGREGATES = [
     ("count()", "count(*)"),
@@ -197,4 +132,4 @@ counted = db.execute(
 ).fetchone()
 expected = db.execute('SELECT count(*), sum("offset"), sum(delay), count(DISTINCT origin) FROM e').fetchone()
 assert counted == expected, "CSV"
-print(f"{compared} queries compared")
+tell()

@@ -5,7 +5,9 @@
 //! NTP's slewing are followed. Timers of the broker use `std::time::Instant`, never this clock.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+#[cfg(not(feature = "simulated-time"))]
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A jump of the wall clock beyond this is suspect.
 const JUMP_MAX: Duration = Duration::from_secs(60);
@@ -21,14 +23,43 @@ pub trait TimeSource {
 }
 
 /// The machine's clocks.
+#[cfg(not(feature = "simulated-time"))]
 pub struct SystemTimeSource(Instant);
 
+/// For tests alone: a file, named by `SIMULATED_TIME`, that holds the time of all clocks in microseconds, little-endian.
+#[cfg(feature = "simulated-time")]
+pub struct SystemTimeSource(std::fs::File);
+
+#[cfg(feature = "simulated-time")]
+impl Default for SystemTimeSource {
+    fn default() -> Self {
+        let path = std::env::var_os("SIMULATED_TIME").expect("SIMULATED_TIME names a file");
+        Self(std::fs::File::open(path).expect("the file with the simulated time"))
+    }
+}
+
+#[cfg(feature = "simulated-time")]
+impl TimeSource for SystemTimeSource {
+    fn wall_us(&self) -> u64 {
+        let mut bytes = [0; 8];
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, &mut bytes, 0).expect("eight bytes");
+        u64::from_le_bytes(bytes)
+    }
+
+    // No jump of the wall clock is one against this.
+    fn monotonic_us(&self) -> u64 {
+        self.wall_us()
+    }
+}
+
+#[cfg(not(feature = "simulated-time"))]
 impl Default for SystemTimeSource {
     fn default() -> Self {
         Self(Instant::now())
     }
 }
 
+#[cfg(not(feature = "simulated-time"))]
 impl TimeSource for SystemTimeSource {
     fn wall_us(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)

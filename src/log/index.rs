@@ -19,6 +19,7 @@ use crate::limits::INDEX_STRIDE_BYTES;
 pub const TRAILER_BYTES: usize = 44;
 
 const ENTRY_BYTES: usize = 24;
+const UNKNOWN: u32 = u32::MAX;
 const MAGIC: [u8; 4] = *b"EDI2";
 
 /// One place in a segment where a frame begins.
@@ -30,8 +31,16 @@ pub struct IndexEntry {
     pub received_us: u64,
     /// Where the frame begins in the file.
     pub position: u32,
-    /// Bytes of data of the events from there to the next entry.
-    pub data_bytes: u32,
+    /// Bytes of data of the events from there to the next entry; the largest number where they are not known.
+    data_bytes: u32,
+}
+
+impl IndexEntry {
+    /// Bytes of data of the events from there to the next entry; `None` where not all of them could be read.
+    #[must_use]
+    pub fn data_bytes(&self) -> Option<u64> {
+        (self.data_bytes != UNKNOWN).then(|| self.data_bytes.into())
+    }
 }
 
 /// Where to start reading a segment.
@@ -54,6 +63,13 @@ impl SegmentIndex {
         }
         if let Some(last) = self.entries.last_mut() {
             last.data_bytes += data_bytes as u32;
+        }
+    }
+
+    /// Not all frames behind the last entry could be read.
+    pub fn leave_open(&mut self) {
+        if let Some(last) = self.entries.last_mut() {
+            last.data_bytes = UNKNOWN;
         }
     }
 

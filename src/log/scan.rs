@@ -63,5 +63,8 @@ pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, Sc
 pub fn index_before_fault(file: &SegmentFile, from: u64, end: u64) -> (SegmentIndex, Option<ScanFault>) {
     let mut index = SegmentIndex::default();
     let scanned = scan(file, from, end, |position, frame| index.note(&frame.header, position, frame.data_bytes()));
+    if scanned.is_err() {
+        index.leave_open();
+    }
     (index, scanned.err())
 }

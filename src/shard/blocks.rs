@@ -75,15 +75,18 @@ impl Shard {
         };
         let edge = |entry: &IndexEntry| (entry.offset, entry.received_us, u64::from(entry.position));
         let edges = entries.iter().skip(1).map(edge).chain(end);
-        let block = |(entry, (next_offset, last_received_us, end)): (&IndexEntry, (u64, u64, u64))| Block {
-            first_offset: entry.offset,
-            next_offset,
-            first_received_us: entry.received_us,
-            last_received_us,
-            end,
-            data_bytes: u64::from(entry.data_bytes),
+        // One that could not be read to its end is read again, so that whoever asks is told.
+        let block = |(entry, (next_offset, last_received_us, end)): (&IndexEntry, (u64, u64, u64))| {
+            Some(Block {
+                first_offset: entry.offset,
+                next_offset,
+                first_received_us: entry.received_us,
+                last_received_us,
+                end,
+                data_bytes: entry.data_bytes()?,
+            })
         };
-        let blocks = entries.iter().zip(edges).map(block);
+        let blocks = entries.iter().zip(edges).filter_map(block);
         Ok(blocks.filter(|block| block.next_offset > offset && block.next_offset <= tail).collect())
     }
 

@@ -1,6 +1,6 @@
 //! The segments a shard keeps open, and the indexes it has read.
 
-use super::{Fault, OpenSegment, Shard, State};
+use super::{Fault, Member, OpenSegment, Shard, State};
 use crate::io::file::SegmentFile;
 use crate::log::index::{SegmentIndex, TRAILER_BYTES};
 use crate::log::scan;
@@ -76,13 +76,17 @@ impl Shard {
         {
             return index;
         }
+        // What is still in memory is missing in the file.
+        let flushed = |member: &Member| found.next_offset <= member.group.log.flushed_next();
+        let all_there = self.state.borrow().member(group).is_ok_and(flushed);
         let source = file.clone();
         let read = move || {
             let footer = footer(&source, found.end);
             footer.unwrap_or_else(|_| scan::index_before_fault(&source, SEGMENT_START, found.end).0)
         };
         let index = Rc::new(self.opener.run(read).await);
-        self.state.borrow_mut().keep_open(group, found.sequence, file.clone(), Some(Rc::clone(&index)));
+        let kept = all_there.then(|| Rc::clone(&index));
+        self.state.borrow_mut().keep_open(group, found.sequence, file.clone(), kept);
         index
     }
 

@@ -56,6 +56,27 @@ impl Broker {
         Self::start_in(directory, data.to_owned(), settings)
     }
 
+    /// The same with a clock that stands at that time, in microseconds, until it is [set](Self::set_time).
+    #[cfg(feature = "simulated-time")]
+    pub(crate) fn start_at(time_us: u64) -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let data = directory.path().join("data");
+        let mut broker = Self { directory, data, running: None };
+        broker.set_time(time_us);
+        broker.configure(&[]);
+        broker.restart();
+        broker
+    }
+
+    /// Sets its clock.
+    #[cfg(feature = "simulated-time")]
+    pub(crate) fn set_time(&self, time_us: u64) {
+        use std::os::unix::fs::FileExt;
+        let file =
+            std::fs::File::options().create(true).truncate(false).write(true).open(self.directory.path().join("time"));
+        file.and_then(|file| file.write_all_at(&time_us.to_le_bytes(), 0)).expect("the file with its time");
+    }
+
     /// The same, with tokens turned on, and the text of one that may do everything.
     pub(crate) fn start_guarded(settings: &[(&str, &str)]) -> (Self, String) {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
@@ -94,6 +115,20 @@ impl Broker {
         if let Some(mut running) = self.running.take() {
             let _ = running.child.kill();
             let _ = running.child.wait();
+        }
+    }
+
+    /// All events of a group, as NDJSON.
+    pub(crate) fn export(&self, group: &str) -> String {
+        let (mut all, mut from) = (String::new(), 0);
+        loop {
+            let url = format!("/v1/groups/{group}/events?from={from}&limit=10000&max_bytes=16MiB");
+            let page = self.ask("GET", &url, &[("Accept", "application/x-ndjson")], "");
+            all.push_str(page.text());
+            from = page.number("eddyline-next").expect("where it goes on");
+            if page.number("eddyline-tail") == Some(from) {
+                return all;
+            }
         }
     }
 
@@ -237,6 +272,7 @@ impl Running {
             .arg("--data")
             .arg(data)
             .env_clear()
+            .env("SIMULATED_TIME", directory.join("time"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

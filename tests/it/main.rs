@@ -37,6 +37,8 @@ mod produce;
 mod producers;
 mod query;
 mod query_blocks;
+#[cfg(feature = "simulated-time")]
+mod query_day;
 mod query_limits;
 mod read;
 mod readme;

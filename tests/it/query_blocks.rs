@@ -128,3 +128,39 @@ fn crc32(bytes: &[u8]) -> [u8; 4] {
     });
     (!sum).to_le_bytes()
 }
+
+/// Meanwhile events come and retention takes others: whatever a query sees is one piece of the log, but for what it says was
+/// taken.
+#[test]
+fn queries_go_on_while_events_come_and_go() {
+    let broker = Broker::start(&[("storage.retention_every", "10ms")]);
+    broker.create("orders", r#"{"segment":{"max_bytes":"64KiB"},"retention":{"max_bytes":"512KiB"}}"#);
+    let batch = vec![format!("{{\"n\":1,\"pad\":\"{:0>100}\"}}", 7); 200].join("\n");
+    broker.produce_lines("orders", &batch);
+    let produced = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..200).for_each(|_| _ = broker.produce_lines("orders", &batch));
+            produced.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let mut earliest = 0;
+        while !produced.load(std::sync::atomic::Ordering::Acquire) {
+            let answer = ask(&broker, "SELECT count(), min(offset), max(offset), sum(data.n), sum(offset) IN orders");
+            let row: Vec<u64> =
+                answer["rows"][0].as_array().unwrap().iter().map(|n| n.as_f64().unwrap() as u64).collect();
+            let [count, min, max, ones, offsets] = row[..] else { panic!("{answer}") };
+            let lost = answer["stats"]["lost"].as_u64().unwrap();
+            assert!(count <= max - min + 1 && count + lost > max - min, "{answer}");
+            assert!(ones == count && min >= earliest && max % 200 == 199, "{answer}");
+            if lost == 0 {
+                assert_eq!(offsets, (min + max) * count / 2, "{answer}");
+            }
+            earliest = min;
+            let counted = ask(&broker, "SELECT count(), bytes() IN orders");
+            let event = batch.find('\n').unwrap() as u64;
+            let row = &counted["rows"][0];
+            assert_eq!(row[1].as_u64().unwrap(), row[0].as_u64().unwrap() * event, "{counted}");
+        }
+        assert!(earliest > 0, "retention took something");
+    });
+}

@@ -107,6 +107,13 @@ impl<'c> Scan<'c> {
                     work.offset = to;
                     continue;
                 }
+                // Retention went on meanwhile.
+                Err(Fault::Gone { earliest }) => {
+                    let work = self.work();
+                    work.stats.lost += earliest.min(upto) - offset;
+                    work.offset = earliest;
+                    continue;
+                }
                 Err(fault) => return Err(fault.into()),
             };
             let mut reading = (stretch, Frames::default());

@@ -1,0 +1,42 @@
+//! Real flights whose times are spread over days on which clocks change, by a broker whose clock the test moves (feature
+//! `simulated-time`): slices of the calendar, filled ones and ranges come to what DuckDB computes.
+
+use crate::broker::Broker;
+use crate::program::run;
+use crate::real_input::{records, some};
+use std::path::Path;
+
+const HOUR_US: u64 = 3_600_000_000;
+
+/// Produces the flights to a group, in so many requests between two times, and compares.
+fn compare(name: &str, lines: &[String], requests: usize, from: &str, hours: u64) {
+    let from = from.parse::<jiff::Timestamp>().expect("a time").as_microsecond() as u64;
+    let mut broker = Broker::start_at(from);
+    broker.create(name, r#"{"segment":{"max_bytes":"256KiB"}}"#);
+    for (number, batch) in lines.chunks(lines.len().div_ceil(requests)).enumerate() {
+        broker.set_time(from + hours * HOUR_US * number as u64 / requests as u64);
+        broker.produce_lines(name, &batch.join("\n"));
+    }
+    broker.stop();
+    broker.restart();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("flights.ndjson");
+    std::fs::write(&file, broker.export(name)).expect("a file");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("tests/venv/bin/python");
+    assert!(python.exists(), "`make truth` makes tests/venv with DuckDB");
+    let script = root.join("tests/query_day.py");
+    run(&python, &[script.to_str().unwrap(), &broker.url(), name, file.to_str().unwrap()], "").with(0);
+}
+
+#[test]
+fn a_day_that_is_an_hour_longer_in_berlin() {
+    let lines = records("flights-200k.json", some(usize::MAX, 6_000));
+    compare("day", &lines, 96, "2025-10-26T00:00:00Z", 24);
+}
+
+#[test]
+fn weeks_in_which_clocks_change_in_new_york_and_in_berlin() {
+    let lines = records("flights-200k.json", some(40_000, 4_000));
+    compare("weeks", &lines, 130, "2025-03-05T11:00:00Z", 28 * 24);
+}
