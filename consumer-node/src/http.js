@@ -23,16 +23,22 @@ export class Http {
     this.token = token
     /** @type {string | undefined} */
     this.bearer = typeof token === 'string' ? token : undefined
+    /** The token function while it is being asked. @type {Promise<string> | undefined} */
+    this.asking = undefined
     this.agent = new (this.secure ? https : http).Agent({ keepAlive: true, noDelay: true })
   }
 
   /**
-   * The token as it is now; a token function is asked at first, and again when the broker refused what it gave.
-   * @param {boolean} [anew]
+   * The token as it is now; a token function is asked at first, and once for every token that the broker refused.
+   * @param {string} [refused]
    * @returns {Promise<string | undefined>}
    */
-  async authorization(anew = false) {
-    if (typeof this.token === 'function' && (anew || this.bearer === undefined)) this.bearer = await this.token()
+  async authorization(refused) {
+    const { token } = this
+    if (typeof token === 'function' && this.bearer === refused) {
+      this.asking ??= (async () => (this.bearer = await token()))().finally(() => (this.asking = undefined))
+      await this.asking
+    }
     return this.bearer
   }
 
@@ -74,8 +80,10 @@ export class Http {
    * @returns {Promise<http.IncomingMessage>}
    */
   async open(method, path, options = {}) {
-    for (let again = false; ; again = true) {
-      const bearer = await this.authorization(again)
+    /** @type {string | undefined} */
+    let refused
+    for (;;) {
+      const bearer = await this.authorization(refused)
       const response = await this.send(method, path, options, bearer).catch((error) => {
         throw fromNetwork(error)
       })
@@ -83,8 +91,8 @@ export class Http {
       if (status >= 200 && status < 300) return response
       const body = Buffer.concat(await piecesOf(response).catch(() => []))
       // A token that ran out may have a successor.
-      if (status === 401 && typeof this.token === 'function' && !again) continue
-      throw fromAnswer(status, body.toString())
+      if (status !== 401 || typeof this.token !== 'function' || refused !== undefined) throw fromAnswer(status, body.toString())
+      refused = bearer
     }
   }
 

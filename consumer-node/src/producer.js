@@ -195,11 +195,11 @@ export class Producer extends EventEmitter {
     }
   }
 
-  /** @param {boolean} [anew] whether the token was refused */
-  async connect(anew = false) {
+  /** @param {string} [refused] a token that was refused */
+  async connect(refused) {
     this.connecting = true
     try {
-      await this.http.authorization(anew)
+      await this.http.authorization(refused)
     } catch (error) {
       this.fail(new EddylineError('no_token', 'the token function failed', { cause: error }))
       return
@@ -276,7 +276,7 @@ export class Producer extends EventEmitter {
     const delayMs = backoff(this.attempt, error.retryAfterMs)
     this.emit('reconnecting', { attempt: this.attempt, delayMs, error })
     await pause(delayMs, this.ended.signal)
-    if (this.failure === undefined) await this.connect(error.code === 'bad_token')
+    if (this.failure === undefined) await this.connect(error.code === 'bad_token' ? this.http.bearer : undefined)
   }
 
   /** @param {EddylineError} error for good */

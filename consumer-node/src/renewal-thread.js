@@ -15,14 +15,14 @@ let order = { everyMs: 1000 }
 let timer
 
 async function renew() {
-  const { session } = order
+  const { session, token } = order
   if (session === undefined) return
   try {
     await http.json('POST', `${path}/session?session=${session}`)
   } catch (error) {
     // Whoever reads finds out what it means; a broker that is away is asked again at the next turn.
     const { code, problem } = /** @type {EddylineError} */ (error)
-    if (order.session === session) parentPort?.postMessage({ session, code, problem })
+    if (order.session === session) parentPort?.postMessage({ session, code, problem, token })
   }
 }
 

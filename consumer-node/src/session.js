@@ -68,8 +68,10 @@ export class Session {
    * @returns {Promise<Tenure>}
    */
   async open(signal) {
+    // Asked at once first, so that whoever has to stand by is told before it does.
+    let standing = false
     while (this.tenure === undefined || this.tenure.over) {
-      const wait = this.takeover ? undefined : `${this.standbyMs}ms`
+      const wait = standing ? `${this.standbyMs}ms` : undefined
       const parameters = query({ takeover: this.takeover ? 1 : undefined, wait })
       try {
         const options = { signal, waitMs: this.standbyMs }
@@ -80,7 +82,8 @@ export class Session {
         this.begin(opened)
       } catch (error) {
         if (!(error instanceof EddylineError) || error.code !== 'session_active') throw error
-        this.tell('standby', { retryAfterMs: error.retryAfterMs })
+        if (!standing) this.tell('standby', { retryAfterMs: error.retryAfterMs })
+        standing = true
       }
     }
     return this.tenure
@@ -105,11 +108,11 @@ export class Session {
     this.renewal.postMessage({ session: this.tenure?.session, everyMs, token: this.http.bearer })
   }
 
-  /** @param {{ session: string, code: string, problem?: Record<string, any> }} refused */
-  refused({ session, code, problem }) {
+  /** @param {{ session: string, code: string, problem?: Record<string, any>, token?: string }} refused */
+  refused({ session, code, problem, token }) {
     if (this.tenure?.session !== session || this.tenure.over) return
     if (code === 'bad_token') {
-      void this.http.authorization(true).then(() => this.keepAlive(), () => {})
+      void this.http.authorization(token).then(() => this.keepAlive(), () => {})
     } else {
       this.lost(this.tenure, code, problem)
     }

@@ -1,6 +1,6 @@
 // The real broker for tests, on a free port, with its own data; killed and started again as tests ask for it.
 
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 
 const built = fileURLToPath(new URL('../../target/debug/eddyline', import.meta.url))
 
@@ -45,6 +46,8 @@ export class Broker {
     this.url = `http://127.0.0.1:${port}`
     /** @type {import('node:child_process').ChildProcess | undefined} */
     this.child = undefined
+    /** A token for everything, with `AUTH_ENABLED`. @type {string | undefined} */
+    this.secret = undefined
   }
 
   /**
@@ -58,12 +61,18 @@ export class Broker {
     const data = await mkdtemp(path.join(tmpdir(), 'eddyline-node-'))
     const broker = new Broker(data, await freePort(), settings)
     context.after(() => broker.end())
+    if (settings.AUTH_ENABLED === 'true') await broker.makeToken()
     await broker.up()
     return broker
   }
 
-  /** @returns {Promise<void>} */
-  async up() {
+  async makeToken() {
+    const env = this.environment()
+    const { stdout } = await promisify(execFile)(program, ['token', 'create', '--admin', '--data', `${env.EDDYLINE_DATA}`], { env })
+    this.secret = stdout.trim()
+  }
+
+  environment() {
     /** @type {NodeJS.ProcessEnv} */
     const env = {
       ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('EDDYLINE_'))),
@@ -75,7 +84,12 @@ export class Broker {
       EDDYLINE_STORAGE_RESERVE: '16MiB',
     }
     for (const [name, value] of Object.entries(this.settings)) env[`EDDYLINE_${name}`] = value
-    const child = spawn(program, ['serve'], { env, stdio: ['ignore', 'ignore', 'pipe'] })
+    return env
+  }
+
+  /** @returns {Promise<void>} */
+  async up() {
+    const child = spawn(program, ['serve'], { env: this.environment(), stdio: ['ignore', 'ignore', 'pipe'] })
     this.child = child
     let said = ''
     child.stderr.on('data', (chunk) => (said += chunk))
