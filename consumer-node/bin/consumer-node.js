@@ -140,11 +140,14 @@ for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT'])) {
   })
 }
 
+const over = () => {
+  clearInterval(drawing)
+  if (terminal) draw()
+}
 supervisor.run().then(
-  () => clearInterval(drawing),
+  over,
   (error) => {
-    clearInterval(drawing)
-    if (terminal) draw()
+    over()
     process.stderr.write(`error: ${error instanceof EddylineError ? error.message : error.stack}\n`)
     process.exitCode = 1
   },

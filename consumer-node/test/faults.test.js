@@ -74,6 +74,40 @@ for (const mode of /** @type {const} */ (['next', 'stream'])) {
   })
 }
 
+for (const mode of /** @type {const} */ (['next', 'stream'])) {
+  test(`events that retention took are told as one gap, and reading goes on behind it (${mode})`, async (t) => {
+    const broker = await Broker.start(t, { STORAGE_RETENTION_EVERY: '20ms' })
+    const admin = new Admin({ url: broker.url })
+    t.after(() => admin.close())
+    await admin.createGroup('g', { segment: { max_bytes: '64KiB' } })
+    await admin.subscribe('g', 'c', 'earliest')
+    const filler = 'x'.repeat(4000)
+    for (let n = 0; n < 100; n++) await broker.produce('g', [{ n, filler }])
+    await admin.configureGroup('g', { retention: { max_bytes: '150KiB' } })
+    const earliest = async () => (await admin.group('g')).earliest
+    await eventually('the first segments go', async () => (await earliest()) > 0)
+    const consumer = new Consumer({ url: broker.url, group: 'g', name: 'c', mode, max: 5 })
+    t.after(() => consumer.close({ timeout: 0 }))
+    /** @type {{ from: number, to: number }[]} */
+    const gaps = []
+    consumer.on('gap', (gap) => gaps.push(gap))
+    /** @type {number[]} */
+    const offsets = []
+    for await (const batch of consumer.batches()) {
+      offsets.push(...batch.events.map((event) => event.offset))
+      // The gap stands until something behind it is acked, and that is later than the next batches are read.
+      if (offsets.length > 15) assert.equal(await batch.ack(), 'acked')
+      if (offsets.at(-1) === 99) break
+    }
+    assert.equal(gaps.length, 1, JSON.stringify(gaps))
+    const [{ from, to }] = gaps
+    assert.deepEqual([from, offsets[0], to], [0, to, await earliest()])
+    assert.deepEqual(offsets, numbered(100 - to, to).map(({ n }) => n))
+    const status = await consumer.status()
+    assert.deepEqual([status.cursor.acked_offset, status.gap], [99, null])
+  })
+}
+
 test('an answer to an ack that was lost: the position is where it was said to be', async (t) => {
   const broker = await Broker.start(t)
   const proxy = await Proxy.start(t, broker.port)

@@ -55,6 +55,39 @@ test('four nodes, one killed again and again: every effect once, in order, none 
   assert.deepEqual(state, { next: total, counts: expected })
 })
 
+test('a node that stands still is taken over from, and when it goes on it is fenced and changes nothing', async (t) => {
+  const { broker, admin, directory } = await started(t)
+  const total = 600
+  await broker.produce('g', numbered(total), '/user')
+  await admin.subscribe('g', 'c', 'earliest')
+  await admin.approve('g', 'c', { lease: '300ms' })
+  process.env.COUNTS = directory
+  const supervisor = new Supervisor({
+    url: broker.url, group: 'g', name: 'c', nodes: 2, handler: example('aggregate'), consumer: { max: 20, waitMs: 500 },
+  })
+  t.after(() => supervisor.kill())
+  const done = supervisor.run()
+  const position = async () => (await admin.consumer('g', 'c')).cursor.acked_offset ?? -1
+  const active = () => supervisor.status().find((node) => node.state === 'active')
+  await eventually('it is under way', async () => (await position()) > 50 && active() !== undefined)
+  const { node, pid } = /** @type {{ node: number, pid: number }} */ (active())
+  process.kill(pid, 'SIGSTOP')
+  const stoppedAt = await position()
+  await eventually('the other one has taken over', async () => (await position()) > stoppedAt + 50)
+  const opened = (await admin.consumer('g', 'c')).redelivered
+  process.kill(pid, 'SIGCONT')
+  await eventually('it stands by', () => supervisor.status()[node].state === 'standby')
+  await eventually('all of it is acked', async () => (await position()) === total - 1)
+  await supervisor.stop()
+  await done
+  const [file] = (await readdir(directory)).filter((name) => name.endsWith('.json')).sort().reverse()
+  const state = JSON.parse(await readFile(path.join(directory, file), 'utf8'))
+  assert.equal(state.next, total)
+  assert.equal(Object.values(state.counts).reduce((sum, count) => sum + count, 0), total, 'every effect once')
+  assert.equal((await admin.consumer('g', 'c')).redelivered, opened, 'whoever was fenced took nothing from the other')
+  assert.ok(supervisor.status().every(({ restarts }) => restarts === 0))
+})
+
 test('a node that keeps ending is given up, and says why', async (t) => {
   const { broker, directory } = await started(t)
   const handler = path.join(directory, 'broken.mjs')
@@ -114,6 +147,23 @@ test('the command prints events of several groups, and SIGTERM ends it behind th
     const status = await admin.consumer(group, 'c')
     assert.deepEqual([status.cursor.acked_offset, status.session], [9, null])
   }
+})
+
+test('on a terminal there is a table of the nodes, drawn over itself, and nothing else', async (t) => {
+  const { broker } = await started(t)
+  await broker.produce('g', numbered(3))
+  const terminal = 'data:text/javascript,process.stderr.isTTY = true'
+  const args = ['--import', terminal, cli, '--group', 'g', '--name', 'c', '--nodes', '2', '--print', '--url', broker.url]
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+  t.after(() => void child.kill('SIGKILL'))
+  let drawn = ''
+  child.stderr.on('data', (chunk) => (drawn += chunk))
+  await eventually('one reads and one stands by', () => /\x1b\[3A\x1b\[J.*\n(?=[^]*g +\d+ +active +2 +3 +0)(?=[^]*g +\d+ +standby)/.test(drawn))
+  const ended = once(child, 'exit')
+  child.kill('SIGTERM')
+  assert.deepEqual(await ended, [0, null])
+  for (const line of drawn.trim().split('\n')) assert.match(line, /^(\x1b\[3A\x1b\[J)?(NODE +GROUP +PID +STATE|\d +g +)/)
+  assert.match(drawn.trim().split('\n').slice(-2).join(), /ended.*ended/)
 })
 
 test('the command says what is wrong with its arguments', async () => {
