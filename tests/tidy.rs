@@ -287,6 +287,7 @@ fn dead_files(sources: &[Source]) -> Vec<String> {
             [.., "src", "lib.rs" | "main.rs"]
                 | [.., "tests", _, "main.rs"]
                 | ["tests" | "benches", _]
+                | [_, "build.rs"]
                 | [_, "tests" | "benches" | "examples" | "fuzz_targets", _]
         )
     };

@@ -172,6 +172,17 @@ impl Api {
         number.ok_or_else(|| ApiError::Unusable { what, why: "process_resident_memory_bytes is missing".into() })
     }
 
+    /// What the broker calls its version; nothing if it does not say.
+    pub fn version(&self) -> Option<String> {
+        let mut request = self.agent.get(format!("{}/v1/status", self.root));
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let mut response = request.call().ok()?;
+        let status: serde_json::Value = serde_json::from_slice(&drain(&mut response)).ok()?;
+        status["version"].as_str().map(str::to_owned)
+    }
+
     /// The offset that the group's next event will get.
     pub fn tail(&self, group: &str, patience: Duration) -> Result<u64, ApiError> {
         let page = self.page(group, "latest", patience)?;

@@ -32,7 +32,7 @@ pub fn main(arguments: &CatchupArguments) -> ExitCode {
     match filled {
         Ok((results, 0)) => {
             eprintln!("{}", summary::text(&plan, &results));
-            consume::report(&readers, &control.stop, arguments.produce.output)
+            consume::conclude(&readers, &control.stop, arguments.produce.output, arguments.produce.out.as_deref())
         }
         Ok((results, code)) => {
             tell_faults(&results);

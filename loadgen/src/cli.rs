@@ -16,6 +16,7 @@ pub use consume::ConsumeArguments;
 use crate::keys::{KEYS_MAX, Keys, Spread};
 use crate::payload::{ENTROPY_MAX, EVENT_BYTES_MIN, Generated, Lines, Payload};
 use crate::plan::{Extent, Framing, OpenLoop, Plan, Producer};
+use crate::report::{Folder, OutError};
 use crate::schedule::{Arrivals, Stage};
 use crate::slo::Objective;
 use crate::target::Target;
@@ -56,6 +57,8 @@ Examples:
       two rates one after the other; exit code 99 if 99 of 100 answers did not come within 5 ms of their planned send
   loadgen produce --group load --find-max --slo 'p99<5ms' -d 10s
       the highest rate that still meets the objective
+  loadgen produce --group load --rate 20k -d 1m --out runs/1
+      with a report: report.json, percentiles of each clock, and the run second by second
   taskset -c 1 loadgen produce --group load --no-verify -o json
       on a core of its own, without reading back, for programs
 
@@ -84,6 +87,8 @@ pub enum Profile {
     Catchup(CatchupArguments),
     /// Services, browsers, consumers and observers together.
     Mixed(MixedArguments),
+    /// Print what report.json holds, as a JSON schema.
+    Schema,
 }
 
 /// Where the summary goes to: people or programs.
@@ -213,6 +218,9 @@ pub struct ProduceArguments {
     /// Form of the summary on stdout.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+    /// Leave a report in this directory: report.json, *.hgrm and series.csv.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// File with the bearer token.
     #[arg(long, value_name = "FILE", env = "EDDYLINE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
@@ -264,6 +272,9 @@ pub enum UsageError {
     /// A wait of nothing.
     #[error("--{0} must be more than nothing")]
     Zero(&'static str),
+    /// No place for the report.
+    #[error(transparent)]
+    Out(#[from] OutError),
 }
 
 impl ProduceArguments {
@@ -282,6 +293,7 @@ impl ProduceArguments {
         if self.producer_id.is_some() && self.pipeline as usize > DEDUPLICATED_PIPELINE_MAX {
             return Err(UsageError::Pipeline(self.pipeline));
         }
+        self.out.as_deref().map(Folder::open).transpose()?;
         Ok(Plan {
             target: self.url.clone(),
             token: self.token_file.as_deref().map(read_token).transpose()?,

@@ -8,16 +8,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use jiff::Timestamp;
 
 use crate::api::Api;
-use crate::cli::{E2eArguments, Output};
+use crate::cli::E2eArguments;
 use crate::consume::plan::ConsumePlan;
 use crate::consume::{self, Beside};
 use crate::flight::Flight;
 use crate::plan::Plan;
-use crate::produce::{Company, Failure, exit, exit_code, run_beside, stop_on_signals, tell_faults};
+use crate::produce::{Company, Failure, conclude, exit, run_beside, stop_on_signals};
 use crate::results::Results;
-use crate::summary;
 use crate::worker::Control;
 
 /// How often it is looked whether consumers have everything.
@@ -49,19 +49,13 @@ pub fn main(arguments: &E2eArguments) -> ExitCode {
             return exit::USAGE.into();
         }
     };
+    let began = Timestamp::now();
     let control = Control::default();
     if let Err(error) = stop_on_signals(&control.stop) {
         eprintln!("warning: signals end the run without a summary: {error}");
     }
     match run(&plan, &readers, &control) {
-        Ok((results, code)) => {
-            tell_faults(&results);
-            match arguments.produce.output {
-                Output::Text => println!("{}", summary::text(&plan, &results)),
-                Output::Json => println!("{}", summary::json(&plan, &results)),
-            }
-            exit_code(code, &control)
-        }
+        Ok((results, code)) => conclude(&plan, &results, code, &arguments.produce, began, &control),
         Err(failure) => {
             eprintln!("error: {failure}");
             failure.exit_code().into()

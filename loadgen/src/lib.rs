@@ -11,6 +11,7 @@
 //!  mixed       services, browsers, consumers and observers at once
 //!  find        the same again and again, for the highest rate that meets the objectives
 //!  progress    one line a second, from its own thread
+//!  report      the files that a run leaves
 //!  summary     the dozen lines (or the JSON object) at the end
 //!  results     all workers' records together;  verdict decides the first word
 //!  slo         objectives, and whether they were met
@@ -49,6 +50,7 @@ pub mod mixed;
 pub mod produce;
 
 pub mod progress;
+pub mod report;
 pub mod results;
 pub mod slo;
 pub mod summary;

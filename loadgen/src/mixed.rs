@@ -7,6 +7,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -15,7 +16,8 @@ use crate::consume::plan::ConsumePlan;
 use crate::consume::{self, Beside, Outcome};
 use crate::e2e::wait_for;
 use crate::plan::Plan;
-use crate::produce::{Company, Failure, exit, exit_code, run_beside, stop_on_signals, tell_faults};
+use crate::produce::{Company, Failure, exit, exit_code, leave, run_beside, stop_on_signals, tell_faults};
+use crate::report::Report;
 use crate::results::Results;
 use crate::summary::{self, QUANTILES};
 use crate::units::{grouped, nanoseconds, rate};
@@ -57,6 +59,7 @@ pub fn main(arguments: &MixedArguments) -> ExitCode {
             return exit::USAGE.into();
         }
     };
+    let began = Timestamp::now();
     let control = Control::default();
     if let Err(error) = stop_on_signals(&control.stop) {
         eprintln!("warning: signals end the run without a summary: {error}");
@@ -66,11 +69,22 @@ pub fn main(arguments: &MixedArguments) -> ExitCode {
             tell_faults(&mixed.services);
             tell_faults(&mixed.browsers);
             mixed.consumers.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
+            let summary = mixed.json(&parts);
             match arguments.produce.output {
                 Output::Text => println!("{}", mixed.text(&parts)),
-                Output::Json => println!("{}", mixed.json(&parts)),
+                Output::Json => println!("{summary}"),
             }
-            exit_code(code, &control)
+            let exit_code = exit_code(code, &control);
+            let plan = &parts.services;
+            let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+            leave(arguments.produce.out.as_deref(), &api, exit_code, |broker_version| Report {
+                summary,
+                clocks: mixed.clocks(),
+                points: &mixed.services.points,
+                began,
+                broker_version,
+                exit_code,
+            })
         }
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -175,6 +189,22 @@ impl Mixed {
             row(name, QUANTILES.map(|(_, q)| format!("{:>9}", nanoseconds(times.value_at_quantile(q)))).concat());
         }
         lines.join("\n")
+    }
+
+    /// The clocks of all parts; those of services have no other name than `produce`'s.
+    fn clocks(&self) -> Vec<(&'static str, &Histogram<u64>)> {
+        let (services, browsers, given) = (&self.services.sample, &self.browsers.sample, &self.consumers.tally);
+        vec![
+            ("response", &services.response),
+            ("service", &services.service),
+            ("send-lag", &services.send_lag),
+            ("browsers-response", &browsers.response),
+            ("browsers-service", &browsers.service),
+            ("browsers-send-lag", &browsers.send_lag),
+            ("answer", &given.answer),
+            ("delivery", &given.delivery),
+            ("ack", &given.ack),
+        ]
     }
 
     fn json(&self, parts: &Parts) -> Value {

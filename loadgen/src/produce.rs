@@ -1,11 +1,13 @@
 //! The `produce` profile from its first request to its exit code: set up, drive, read back, judge, print.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 
@@ -15,6 +17,8 @@ use crate::find::find_max;
 use crate::flight::Flight;
 use crate::plan::Plan;
 use crate::progress::{self, Board};
+use crate::record::Sample;
+use crate::report;
 use crate::request::Requests;
 use crate::results::{Results, Verification, merge};
 use crate::summary;
@@ -72,6 +76,7 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
             return exit::USAGE.into();
         }
     };
+    let began = Timestamp::now();
     let control = Control::default();
     if let Err(error) = stop_on_signals(&control.stop) {
         eprintln!("warning: signals end the run without a summary: {error}");
@@ -87,15 +92,7 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
         run(&plan, &control)
     };
     match ran {
-        Ok((results, code)) => {
-            tell_faults(&results);
-            summary::stage_lines(&plan, &results).iter().for_each(|line| eprintln!("{line}"));
-            match arguments.output {
-                Output::Text => println!("{}", summary::text(&plan, &results)),
-                Output::Json => println!("{}", summary::json(&plan, &results)),
-            }
-            exit_code(code, &control)
-        }
+        Ok((results, code)) => conclude(&plan, &results, code, arguments, began, &control),
         Err(failure) => {
             eprintln!("error: {failure}");
             failure.exit_code().into()
@@ -114,9 +111,57 @@ pub(crate) fn tell_faults(results: &Results) {
 }
 
 /// A run's code, or that of an interrupt if nothing worse happened.
-pub(crate) fn exit_code(code: u8, control: &Control) -> ExitCode {
+pub(crate) fn exit_code(code: u8, control: &Control) -> u8 {
     let interrupted = code == 0 && control.stop.load(Ordering::Relaxed);
-    if interrupted { exit::INTERRUPTED.into() } else { code.into() }
+    if interrupted { exit::INTERRUPTED } else { code }
+}
+
+/// Prints the summary, leaves the report if one is asked for, and says how the process ends.
+pub(crate) fn conclude(
+    plan: &Plan,
+    results: &Results,
+    code: u8,
+    arguments: &ProduceArguments,
+    began: Timestamp,
+    control: &Control,
+) -> ExitCode {
+    tell_faults(results);
+    summary::stage_lines(plan, results).iter().for_each(|line| eprintln!("{line}"));
+    let summary = summary::json(plan, results);
+    match arguments.output {
+        Output::Text => println!("{}", summary::text(plan, results)),
+        Output::Json => println!("{summary}"),
+    }
+    let exit_code = exit_code(code, control);
+    let Sample { response, service, send_lag, .. } = &results.sample;
+    let delivered = results.delivered.as_ref().map(|delivered| ("end-to-end", &delivered.end_to_end));
+    let clocks = [("response", response), ("service", service), ("send-lag", send_lag)].into_iter().chain(delivered);
+    let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+    leave(arguments.out.as_deref(), &api, exit_code, |broker_version| report::Report {
+        summary,
+        clocks: clocks.collect(),
+        points: &results.points,
+        began,
+        broker_version,
+        exit_code,
+    })
+}
+
+/// Writes a report, if there is a directory for it, and ends with the code, or with that of a failure to write.
+pub(crate) fn leave<'r>(
+    out: Option<&Path>,
+    api: &Api,
+    code: u8,
+    report: impl FnOnce(Option<String>) -> report::Report<'r>,
+) -> ExitCode {
+    let written = out.map_or(Ok(()), |out| report::Folder::open(out)?.write(&report(api.version())));
+    match written {
+        Ok(()) => code.into(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            exit::FAILED.into()
+        }
+    }
 }
 
 /// The first signal ends the load and leaves verification and summary; the second ends the process.

@@ -84,10 +84,13 @@ pub struct Point {
     /// Errors of any kind.
     pub errors: u64,
     /// From the planned send of a request to its answer; nothing in the closed loop.
+    #[serde(rename = "response_ns")]
     pub response: Option<Quantiles>,
     /// From the actual send of a request to its answer.
+    #[serde(rename = "service_ns")]
     pub service: Option<Quantiles>,
     /// From the planned send of a request to the actual one; nothing in the closed loop.
+    #[serde(rename = "send_lag_ns")]
     pub send_lag: Option<Quantiles>,
 }
 

@@ -29,6 +29,7 @@ mod live;
 mod load_both;
 mod load_consume;
 mod load_produce;
+mod load_report;
 mod metrics;
 mod openapi;
 mod operations;

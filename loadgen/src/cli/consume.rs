@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{CONSUMERS_MAX, Output, UsageError, check_group, read_token};
 use crate::consume::plan::{ConsumePlan, Kind};
+use crate::report::Folder;
 use crate::target::Target;
 use crate::units::{Sizes, parse_count, parse_duration, parse_sizes};
 
@@ -67,6 +68,9 @@ pub struct ConsumeArguments {
     /// Form of the summary on stdout.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+    /// Leave a report in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
     /// File with the bearer token.
     #[arg(long, value_name = "FILE", env = "EDDYLINE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
@@ -76,6 +80,7 @@ impl ConsumeArguments {
     /// Checks the arguments.
     pub fn plan(&self) -> Result<ConsumePlan, UsageError> {
         check_group(&self.group)?;
+        self.out.as_deref().map(Folder::open).transpose()?;
         if self.duration.is_zero() {
             return Err(UsageError::Zero("duration"));
         }

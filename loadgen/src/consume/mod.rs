@@ -14,6 +14,7 @@ mod talk;
 mod tally;
 mod worker;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,10 +22,13 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use crate::api::Api;
 use crate::cli::{ConsumeArguments, Output};
 use crate::flight::Flight;
-use crate::produce::{Failure, exit, stop_on_signals};
+use crate::produce::{Failure, exit, leave, stop_on_signals};
+use crate::report::Report;
 use crate::units::{grouped, rate};
 use crate::verdict::Verdict;
 use plan::{ConsumePlan, Kind};
@@ -65,7 +69,7 @@ pub fn main(arguments: &ConsumeArguments) -> ExitCode {
     if let Err(error) = stop_on_signals(&stop) {
         eprintln!("warning: signals end the run without a summary: {error}");
     }
-    report(&plan, &stop, arguments.output)
+    conclude(&plan, &stop, arguments.output, arguments.out.as_deref())
 }
 
 /// The summary for programs.
@@ -73,21 +77,33 @@ pub(crate) fn json(plan: &ConsumePlan, outcome: &Outcome) -> serde_json::Value {
     summary::json(plan, outcome)
 }
 
-/// Runs a plan and prints its summary.
-pub(crate) fn report(plan: &ConsumePlan, stop: &AtomicBool, output: Output) -> ExitCode {
+/// Runs a plan, prints its summary and leaves its report.
+pub(crate) fn conclude(plan: &ConsumePlan, stop: &AtomicBool, output: Output, out: Option<&Path>) -> ExitCode {
+    let began = Timestamp::now();
     match run(plan, stop, None) {
         Ok(outcome) => {
             outcome.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
             outcome.tally.refusal.iter().for_each(|refusal| eprintln!("refused: {refusal}"));
+            let summary = summary::json(plan, &outcome);
             match output {
                 Output::Text => println!("{}", summary::text(plan, &outcome)),
-                Output::Json => println!("{}", summary::json(plan, &outcome)),
+                Output::Json => println!("{summary}"),
             }
-            match outcome.tally.verdict().0 {
-                Verdict::Incorrect => exit::FAILED.into(),
-                _ if stop.load(Ordering::Relaxed) => exit::INTERRUPTED.into(),
-                _ => ExitCode::SUCCESS,
-            }
+            let exit_code = match outcome.tally.verdict().0 {
+                Verdict::Incorrect => exit::FAILED,
+                _ if stop.load(Ordering::Relaxed) => exit::INTERRUPTED,
+                _ => 0,
+            };
+            let Tally { answer, delivery, ack, .. } = &outcome.tally;
+            let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+            leave(out, &api, exit_code, |broker_version| Report {
+                summary,
+                clocks: vec![("answer", answer), ("delivery", delivery), ("ack", ack)],
+                points: &[],
+                began,
+                broker_version,
+                exit_code,
+            })
         }
         Err(failure) => {
             eprintln!("error: {failure}");

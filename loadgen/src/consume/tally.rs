@@ -29,11 +29,11 @@ pub(crate) struct Tally {
     /// Answers that are open and go on.
     pub(crate) open: u64,
     /// From asking to the whole answer, of those that did not have to wait for events, ns.
-    pub(super) answer: Histogram<u64>,
+    pub(crate) answer: Histogram<u64>,
     /// From an event's `received` to its being here, of events that were waited for, ns.
     pub(crate) delivery: Histogram<u64>,
     /// From the moment an ack was planned to its answer, ns.
-    pub(super) ack: Histogram<u64>,
+    pub(crate) ack: Histogram<u64>,
     /// From the planned send of an event to its being here, of events that were sent in the same run, ns.
     pub(crate) end_to_end: Histogram<u64>,
     /// Events whose planned send is not known.

@@ -33,11 +33,17 @@ impl Ran {
     }
 }
 
-/// `loadgen produce` with these options and nothing from the environment.
-pub(crate) fn command(options: &str) -> Command {
+/// `loadgen` with nothing from the environment.
+pub(crate) fn loadgen() -> Command {
     let mut command = Command::cargo_bin("loadgen").unwrap();
-    command.arg("produce").args(options.split_whitespace());
     command.env_remove("EDDYLINE_URL").env_remove("EDDYLINE_TOKEN_FILE").stdin(Stdio::null());
+    command
+}
+
+/// `loadgen produce` with these options.
+pub(crate) fn command(options: &str) -> Command {
+    let mut command = loadgen();
+    command.arg("produce").args(options.split_whitespace());
     command
 }
 
