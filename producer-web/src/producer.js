@@ -1,5 +1,5 @@
-// Events of a page into a group of an Eddyline broker: gathered, kept in IndexedDB, sent in order, one request at a time.
-// What failed is sent again with the same bytes and number, so the broker drops repeats.
+// Events of a page into a group: gathered, kept in IndexedDB, sent in order, one request at a time. What failed is sent
+// again with the same bytes and number, so the broker drops repeats.
 
 /** @import { Batch, Drop, Options, Outcome, Receipt, Waiter } from './shapes.js' */
 
@@ -17,6 +17,8 @@ export class ProducerError extends Error {
 const KEEPALIVE_BYTES = 60_000
 /** @param {string} text */
 const size = (text) => new TextEncoder().encode(text).length + 1
+/** @param {number[]} list */
+const sum = (list) => list.reduce((a, b) => a + b, 0)
 /** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
 const done = (request) =>
   new Promise((resolve, reject) => {
@@ -26,7 +28,7 @@ const done = (request) =>
 
 /** @type {Promise<IDBDatabase> | undefined} */
 let database
-/** IndexedDB, where there are locks, too: without them nobody knows whose batches those are. */
+/** Without locks nobody knows whose batches those are. */
 const open = () => {
   if (!navigator.locks) return Promise.reject(new Error('no locks'))
   return (database ??= new Promise((resolve, reject) => {
@@ -37,8 +39,16 @@ const open = () => {
 }
 /** @template T @param {(store: IDBObjectStore) => IDBRequest<T>} work */
 const stored = async (work) => done(work((await open()).transaction('batches', 'readwrite').objectStore('batches')))
+/** @param {string[]} place */
+const within = (...place) => IDBKeyRange.bound(place, [...place, []])
+/** @param {IDBKeyRange} range @returns {Promise<[any, string[]][]>} batches, with their keys */
+const all = async (range) => {
+  /** @type {any} */ let keys
+  const values = await stored((store) => ((keys = store.getAllKeys(range)), store.getAll(range)))
+  return values.map((lines, at) => [keys.result[at], lines])
+}
 
-/** One page's batches: one producer to the broker. Who holds the lock of its id sends them. */
+/** One page's batches, sent by who holds the lock of its id. */
 class Lane {
   /** @type {Batch[]} */ queue = []
   /** @type {Batch | undefined} the last of the queue, while it grows */ growing
@@ -59,10 +69,10 @@ class Lane {
 
   /** @param {Batch} batch */
   key = (batch) => [this.owner.target, this.id, batch.epoch, batch.seq]
-  range = () => IDBKeyRange.bound([this.owner.target, this.id], [this.owner.target, this.id, []])
+  range = () => within(this.owner.target, this.id)
   lockName = () => `eddyline:${this.owner.target}:${this.id}`
 
-  /** @param {boolean} ifAvailable @returns {Promise<boolean>} whether it got it */
+  /** @param {boolean} ifAvailable @returns {Promise<boolean>} */
   lock(ifAvailable) {
     return new Promise((resolve, reject) => {
       const hold = (/** @type {Lock | null} */ lock) => {
@@ -102,13 +112,8 @@ class Lane {
 
   /** Takes over what is stored of the lane. */
   async load() {
-    const [keys, values] = await Promise.all([
-      stored((store) => store.getAllKeys(this.range())), stored((store) => store.getAll(this.range())),
-    ])
-    this.queue = keys.map((key, at) => {
-      const [, , epoch, seq] = /** @type {any[]} */ (key)
-      const lines = /** @type {string[]} */ (values[at])
-      const bytes = lines.reduce((sum, line) => sum + size(line), 0)
+    this.queue = (await all(this.range())).map(([[, , epoch, seq], lines]) => {
+      const bytes = sum(lines.map(size))
       this.epoch = epoch
       return { epoch, seq, lines, bytes, waiters: new Map(), kept: lines.length }
     })
@@ -184,18 +189,18 @@ class Lane {
     await this.renumber(rest, body.epoch ?? 0)
   }
 
-  /** Begins a new epoch: the broker has nothing of these. @param {Batch[]} batches @param {number} epoch that of the broker */
+  /** Begins a new epoch. @param {Batch[]} batches @param {number} epoch that of the broker */
   async renumber(batches, epoch) {
     this.epoch = Math.max(this.epoch, epoch) + 1
     this.seq = 0
     for (const batch of batches) Object.assign(batch, { epoch: this.epoch, seq: this.seq++, attempt: undefined, left: undefined })
     this.queue = batches
     this.growing = undefined
-    this.writing = this.writing.then(async () => {
-      const store = (await open()).transaction('batches', 'readwrite').objectStore('batches')
+    this.writing = this.writing.then(() => stored((store) => {
       store.delete(this.range())
-      await Promise.all(batches.map((batch) => done(store.put(batch.lines, this.key(batch)))))
-    }).catch(() => {})
+      for (const batch of batches) store.put(batch.lines, this.key(batch))
+      return store.count()
+    })).then(() => {}, () => {})
     await this.writing
   }
 
@@ -224,7 +229,7 @@ function halves(batch) {
   return [[0, middle], [middle, batch.lines.length]].map(([from, to]) => {
     const lines = batch.lines.slice(from, to)
     const waiters = new Map([...batch.waiters].filter(([at]) => at >= from && at < to).map(([at, w]) => [at - from, w]))
-    return { ...batch, lines, waiters, bytes: lines.reduce((sum, line) => sum + size(line), 0) }
+    return { ...batch, lines, waiters, bytes: sum(lines.map(size)) }
   })
 }
 
@@ -235,12 +240,15 @@ class Producer {
   away = false
   /** Bytes under way that outlive the page. */
   leaving = 0
+  /** Bytes that wait in other tabs. */
+  elsewhere = 0
 
   /** @param {string} group @param {Options} given */
   constructor(group, given) {
-    const defaults = { gatherMs: 1000, batchEvents: 50, batchBytes: 40_000, queueBytes: 1 << 20, retryMs: 500 }
-    const rest = { retryMaxMs: 60_000, timeoutMs: 30_000, adoptMs: 10_000 }
-    this.options = { ...defaults, ...rest, ...given }
+    this.options = {
+      gatherMs: 1000, batchEvents: 50, batchBytes: 40_000, queueBytes: 1 << 20, retryMs: 500, retryMaxMs: 60_000,
+      timeoutMs: 30_000, adoptMs: 10_000, ...given,
+    }
     this.options.batchBytes = Math.min(this.options.batchBytes, KEEPALIVE_BYTES)
     this.target = new URL(`/v1/groups/${encodeURIComponent(group)}/batch`, given.url ?? import.meta.url).href
     this.lane = new Lane(this, fresh())
@@ -258,7 +266,7 @@ class Producer {
   send(event, waiter) {
     const line = JSON.stringify(event)
     if (line === undefined) throw new TypeError('an event is something that JSON can say')
-    if (this.queued().bytes + size(line) > this.options.queueBytes) {
+    if (this.elsewhere + this.queued().bytes + size(line) > this.options.queueBytes) {
       return this.drop({ code: 'queue_full', events: [line] }, waiter && new Map([[0, waiter]]))
     }
     this.lane.add(line, waiter)
@@ -267,7 +275,7 @@ class Producer {
     else this.lane.pump()
   }
 
-  /** Sends now what has gathered. @param {boolean} [anew] whatever was to be waited for */
+  /** Sends what has gathered. @param {boolean} [anew] without a wait */
   push(anew) {
     clearTimeout(this.timer)
     this.timer = undefined
@@ -278,7 +286,7 @@ class Producer {
     }
   }
 
-  /** A lane has sent what it could. @param {Lane} lane */
+  /** @param {Lane} lane */
   rested(lane) {
     if (lane.queue.length > 0) return
     if (lane === this.lane) return this.waiting.splice(0).forEach((resolve) => resolve())
@@ -286,7 +294,7 @@ class Producer {
     this.lanes.delete(lane)
   }
 
-  /** Completes when nothing waits any more. @returns {Promise<void>} */
+  /** @returns {Promise<void>} */
   flush() {
     if (this.lane.queue.length === 0) return Promise.resolve()
     const flushed = new Promise((/** @type {(value?: any) => void} */ resolve) => this.waiting.push(resolve))
@@ -295,8 +303,8 @@ class Producer {
   }
 
   queued() {
-    const all = [...this.lanes].flatMap((lane) => lane.queue)
-    return { events: all.reduce((n, { lines }) => n + lines.length, 0), bytes: all.reduce((n, { bytes }) => n + bytes, 0) }
+    const batches = [...this.lanes].flatMap((lane) => lane.queue)
+    return { events: sum(batches.map(({ lines }) => lines.length)), bytes: sum(batches.map(({ bytes }) => bytes)) }
   }
 
   /** @param {Drop} drop @param {Map<number, Waiter>} [waiters] */
@@ -309,15 +317,16 @@ class Producer {
   /** Takes over what pages left that are no more. */
   async adopt() {
     if (this.away) return
-    const keys = await stored((store) => store.getAllKeys(IDBKeyRange.bound([this.target], [this.target, []]))).catch(() => [])
-    const own = new Set([...this.lanes].map((lane) => lane.id))
-    for (const id of new Set(keys.map((key) => /** @type {any[]} */ (key)[1]))) {
+    const batches = await all(within(this.target)).catch(() => [])
+    const own = new Set([...this.lanes].map(({ id }) => id))
+    for (const id of new Set(batches.map(([[, id]]) => id))) {
       const lane = new Lane(this, id)
       if (own.has(id) || !(await lane.lock(true))) continue
       await lane.load().catch(() => {})
       this.lanes.add(lane)
       lane.pump()
     }
+    this.elsewhere = Math.max(0, sum(batches.flatMap(([, lines]) => lines.map(size))) - this.queued().bytes)
   }
 
   leave() {
@@ -351,7 +360,7 @@ class Producer {
   }
 }
 
-/** An id that nobody else has; pages without TLS have no `randomUUID`. */
+/** Pages without TLS have no `randomUUID`. */
 const fresh = () => `web-${Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join('')}`
 
 /**

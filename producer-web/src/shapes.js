@@ -17,11 +17,11 @@
  * @property {number} [gatherMs] how long a batch waits for more: 1 000
  * @property {number} [batchEvents] 50
  * @property {number} [batchBytes] 40 000; at most 60 000, so that it can be sent while the page goes away
- * @property {number} [queueBytes] what may wait to be sent: 1 MiB; events beyond it are dropped
+ * @property {number} [queueBytes] what may wait to be sent, in all tabs of a browser: 1 MiB; events beyond it are dropped
  * @property {number} [retryMs] wait after the first failure, which doubles: 500
  * @property {number} [retryMaxMs] 60 000
  * @property {number} [timeoutMs] a request without an answer has failed: 30 000
- * @property {number} [adoptMs] how often to look for what closed tabs left: 10 000
+ * @property {number} [adoptMs] how often to look for what other tabs have waiting, or have left: 10 000
  * @property {(drop: Drop) => void} [onDrop]
  */
 

@@ -121,6 +121,49 @@ staged('503 and then recovery: it waits as long as the broker says', {}, async (
   others.forEach((other) => assert.deepEqual(other, one))
 })
 
+staged('408, 425, 429 and 5xx are tried again, with the same bytes under the same number', {}, async (stage) => {
+  const page = await stage.page()
+  const statuses = [408, 425, 429, 500, 502, 507]
+  stage.proxy.fault = () => statuses.length > 0 ? { status: statuses.shift() } : undefined
+  await send(page, numbers(0, 5))
+  await page.evaluate(() => p.flush())
+  await stage.holds(numbers(0, 5))
+  const [one, ...others] = posts(stage)
+  assert.equal(others.length, 6)
+  others.forEach((other) => assert.deepEqual(other, one))
+  assert.deepEqual(await page.evaluate(() => p.stats()), { sent: 5, dropped: 0, queued: 0 })
+})
+
+staged('a request with a header of its own is preceded by one that asks for leave: `holds` would see it', {}, async (stage) => {
+  const page = await stage.page()
+  await send(page, numbers(0, 1))
+  await stage.holds(numbers(0, 1))
+  const ask = (headers) => page.evaluate(([url, headers]) => fetch(url, { method: 'POST', body: 'x', headers }).then(() => 1, () => 0), [
+    `${stage.proxy.url}/v1/groups/clicks/batch`, headers,
+  ])
+  await ask({ 'Content-Type': 'application/json' })
+  await assert.rejects(stage.holds(numbers(0, 1)), ({ actual }) => actual?.[0]?.method === 'OPTIONS')
+})
+
+for (const [what, script] of [
+  ['without `keepalive`', () => delete Request.prototype.keepalive],
+  ['where `fetch` fails as the page goes away', () => {
+    const { fetch } = globalThis
+    globalThis.fetch = (url, options) => (options.keepalive ? Promise.reject(new TypeError('quota')) : fetch(url, options))
+  }],
+]) {
+  staged(`${what}, what waits leaves as a beacon`, {}, async (stage) => {
+    await stage.context.addInitScript(script)
+    const page = await stage.page({ gatherMs: 60_000 })
+    await send(page, numbers(0, 7))
+    await eventually('they are queued', async () => (await queued(page)) === 7)
+    await page.goto('about:blank')
+    // No other page of the origin is there that could have sent them.
+    await stage.holds(numbers(0, 7))
+    assert.equal(posts(stage).length, 1)
+  })
+}
+
 staged('a batch that is too large is halved until it fits; what never fits is dropped alone', {
   group: '{"max_batch_bytes":"1KiB","max_event_bytes":"1KiB"}',
 }, async (stage) => {
@@ -154,6 +197,32 @@ staged('the queue is capped, and what it does not take is counted', {}, async (s
   assert.equal(await page.evaluate(() => drops.every(({ code }) => code === 'queue_full')), true)
   stage.proxy.fault = () => undefined
   await stage.holds(numbers(0, 12))
+})
+
+staged('tabs share the cap of the queue', {}, async (stage) => {
+  stage.proxy.fault = () => 'down'
+  const one = await stage.page({ queueBytes: 100 })
+  await send(one, numbers(0, 12))
+  await eventually('they are stored', () => posts(stage).length > 0)
+  // Counts the looks for what closed tabs left: behind the second, what others have is known.
+  await stage.context.addInitScript(() => {
+    globalThis.looks = 0
+    const { request } = LockManager.prototype
+    LockManager.prototype.request = function (name, options, hold) {
+      return request.call(this, name, options, hold).finally(() => (globalThis.looks += options.ifAvailable ? 1 : 0))
+    }
+  })
+  const two = await stage.page({ queueBytes: 100 })
+  await two.waitForFunction('looks > 1')
+  await send(two, numbers(100, 110))
+  assert.deepEqual(await two.evaluate(() => p.stats()), { sent: 0, dropped: 10, queued: 0 })
+  stage.proxy.fault = () => undefined
+  await Promise.all([one, two].map((page) => page.evaluate(() => p.flush())))
+  await eventually('there is room again', async () => {
+    await send(two, numbers(1000, 1001))
+    await two.evaluate(() => p.flush())
+    return (await stage.broker.events()).some(({ n }) => n === 1000)
+  })
 })
 
 staged('a producer that the broker forgot begins again', {}, async (stage) => {
