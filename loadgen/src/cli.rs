@@ -218,7 +218,7 @@ pub struct ProduceArguments {
     /// Form of the summary on stdout.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
-    /// Leave a report in this directory: report.json, *.hgrm and series.csv.
+    /// Leave a report in this directory: report.html, report.json, *.hgrm and series.csv.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// File with the bearer token.

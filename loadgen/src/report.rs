@@ -1,12 +1,14 @@
-//! What a run leaves in a directory (`--out`): `report.json`, which programs read, a percentile file for each clock that
-//! ran (`*.hgrm`), and the run second by second (`series.csv`). Measures nothing; `schema.json` beside this says what the
+//! What a run leaves in a directory (`--out`): `report.json`, which programs read, `report.html` for people, a percentile
+//! file for each clock that ran (`*.hgrm`), and the run second by second (`series.csv`). Measures nothing; `schema.json` beside this says what the
 //! object holds.
 //!
 //! A directory is tried before the run, so that an hour's load is not lost to a typing error. Each file is written under
 //! another name and then renamed, `report.json` last: where it is, the others belong to it.
 
 mod machine;
+mod page;
 mod percentiles;
+mod plot;
 
 use std::fs;
 use std::io::{self, Write};
@@ -139,7 +141,9 @@ impl Folder {
             self.put(&format!("{name}.hgrm"), &percentiles::hgrm(times))?;
         }
         self.put("series.csv", &report.csv())?;
-        self.put("report.json", &format!("{:#}\n", report.json()))
+        let report = report.json();
+        self.put("report.html", &page::html(&report))?;
+        self.put("report.json", &format!("{report:#}\n"))
     }
 
     fn put(&self, name: &str, text: &str) -> Result<(), OutError> {

@@ -39,7 +39,7 @@ fn every_profile_leaves_a_report_that_follows_the_schema() {
         let ran = report["clocks"].as_object().unwrap();
         assert!(clocks.split_whitespace().all(|clock| ran.contains_key(clock)), "{options}: {:?}", ran.keys());
         let mut expected: Vec<_> = ran.keys().map(|clock| format!("{}.hgrm", clock.replace('_', "-"))).collect();
-        expected.extend(["report.json", "series.csv"].map(str::to_owned));
+        expected.extend(["report.html", "report.json", "series.csv"].map(str::to_owned));
         expected.sort();
         let names = fs::read_dir(out).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = names.collect();

@@ -6,6 +6,8 @@ use std::fmt::Write;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::series::Quantiles;
+
 /// Steps to each half of the distance to 100 %; the number that HdrHistogram takes.
 const STEPS: u32 = 5;
 
@@ -29,13 +31,14 @@ fn steps(times: &Histogram<u64>) -> impl Iterator<Item = Step> + '_ {
     })
 }
 
-/// For programs: count, extremes, and `[quantile, nanoseconds]` steps.
+/// For programs: count, extremes, the percentiles that are quoted, and `[quantile, nanoseconds]` steps.
 pub(super) fn json(times: &Histogram<u64>) -> Value {
     json!({
         "count": times.len(),
         "min_ns": times.min(),
         "mean_ns": times.mean(),
         "max_ns": times.max(),
+        "percentiles_ns": Quantiles::of(times),
         "quantiles_ns": steps(times).map(|step| json!([step.quantile, step.nanoseconds])).collect::<Vec<_>>(),
     })
 }

@@ -46,12 +46,12 @@ fn every_file_is_written_and_those_of_an_earlier_run_go() {
     assert!(names().is_empty(), "trying leaves nothing");
     let (open, points) = sample();
     folder.write(&report(&open, &points)).unwrap();
-    assert_eq!(names(), ["report.json", "response.hgrm", "send-lag.hgrm", "series.csv", "service.hgrm"]);
+    assert_eq!(names(), ["report.html", "report.json", "response.hgrm", "send-lag.hgrm", "series.csv", "service.hgrm"]);
     let mode = fs::metadata(path.join("report.json")).unwrap().permissions().mode();
     assert_ne!(mode & 0o040, 0, "others may read it, as the umask allows: {mode:o}");
     let closed = Sample { response: Sample::default().response, send_lag: Sample::default().send_lag, ..open };
     folder.write(&report(&closed, &points)).unwrap();
-    assert_eq!(names(), ["report.json", "series.csv", "service.hgrm"]);
+    assert_eq!(names(), ["report.html", "report.json", "series.csv", "service.hgrm"]);
 }
 
 #[test]
