@@ -30,7 +30,8 @@ fn events() -> Vec<u8> {
 
 fn run(plan: &Arc<Plan>, bytes: &[u8]) -> usize {
     let to = BEGUN + EVENTS * 1_000_000;
-    let mut running = Running::new(plan, Span { from: BEGUN, to, settled: to }, MEMORY, None).expect("few slices");
+    let mut running =
+        Running::new(plan, Span { from: BEGUN, to, settled: to }, MEMORY, Vec::new()).expect("few slices");
     let mut fields = Fields::new(bytes);
     for offset in 0..EVENTS {
         let event = Event::decode(&mut fields, offset).expect("an event");

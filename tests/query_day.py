@@ -84,6 +84,39 @@ for fill, value in (("NULL", lambda _: None), ("-1.5", lambda _: -1.5), ("PREV",
     compare_rows(query + " ORDER BY received DESC", expected[::-1], sampled=True)
 compare_rows(f"SELECT avg(data.delay) IN {GROUP} FROM {low} TO {high} SAMPLE BY 1h FILL(NONE)", found, sampled=True)
 
+# Each origin that comes in the range has a row in every slice.
+some = "data.origin IN ('SFO', 'LAX', 'JFK', 'LAS') AND data.distance > 1500"
+low, high = (FIRST + LAST) // 3, LAST + 5 * HOUR
+found = db.execute(
+    f"""SELECT t // {HOUR} * {HOUR} AS ts, origin, avg(delay) FROM e
+        WHERE origin IN ('SFO', 'LAX', 'JFK', 'LAS') AND distance > 1500 AND t >= {low} AND t < {high}
+        GROUP BY ts, origin ORDER BY ts, min("offset")"""
+).fetchall()
+origins = list(dict.fromkeys(origin for _, origin, _ in found))
+by_origin = {origin: {ts: value for ts, other, value in found if other == origin} for origin in origins}
+# PREV looks back to the last slice before the range alone.
+before = dict(
+    db.execute(
+        f"""WITH b AS (SELECT t, t // {HOUR} * {HOUR} AS ts, origin, delay FROM e WHERE t < {low}
+                AND origin IN ('SFO', 'LAX', 'JFK', 'LAS') AND distance > 1500)
+            SELECT origin, avg(delay) FROM b WHERE ts = (SELECT max(ts) FROM b) GROUP BY origin"""
+    ).fetchall()
+)
+for fill, value in (("NULL", lambda _: None), ("0", lambda _: 0), ("PREV", previous), ("LINEAR", linear)):
+    expected = []
+    for ts in range(low // HOUR * HOUR, high, HOUR):
+        for origin in origins:
+            known = by_origin[origin]
+            filled = known[ts] if ts in known else value(ts)
+            if fill == "PREV" and ts not in known and not any(at < ts for at in known):
+                filled = before.get(origin)
+            expected.append([ts, origin, filled])
+    compare_rows(
+        f"SELECT data.origin, avg(data.delay) IN {GROUP} FROM {low} TO {high} WHERE {some} SAMPLE BY 1h FILL({fill})",
+        expected,
+        sampled=True,
+    )
+
 # Every time that there is as an end of a range: among them are all where one segment ends and the next one begins.
 times = [t for (t,) in db.execute("SELECT DISTINCT t FROM e ORDER BY t").fetchall()]
 for low, high in list(zip(times, times[1:])) + [(t, times[-1]) for t in times[:-1:3]]:

@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     event.encode(1, NOW_US, &mut bytes);
     let event = Event::decode(&mut Fields::new(&bytes), 1).expect("it was just encoded");
     let span = Span { from: NOW_US - 1000, to: NOW_US + 1000, settled: NOW_US };
-    if let Ok(mut running) = Running::new(&plan, span, MEMORY, None)
+    if let Ok(mut running) = Running::new(&plan, span, MEMORY, Vec::new())
         && running.event(&event).is_ok()
         && running.finish().is_ok()
     {

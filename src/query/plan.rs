@@ -218,11 +218,9 @@ impl Plan {
             let detail = "aggregates of a log that goes on have no end: cut it with SAMPLE BY";
             return Err(Fault::new("bad_query", detail, place));
         }
-        if let Some(sample) = self.query.sample.as_ref().filter(|sample| sample.fill != Fill::None)
-            && !self.keys.is_empty()
-        {
-            let detail = "FILL is for aggregates alone: it is not known which values of a plain column are missing";
-            return Err(Fault::new("bad_query", detail, sample.place.clone()));
+        if self.query.follow && self.fills_keys() {
+            let detail = "which values of a plain column are missing is known at the end: FILL them without FOLLOW";
+            return Err(Fault::new("bad_query", detail, place));
         }
         Ok(())
     }
@@ -263,6 +261,18 @@ impl Plan {
         let query = Query { sample: None, ..self.query.clone() };
         let shape = Shape::Columns(vec![Column::Received]);
         Self { query, shape, functions: Vec::new(), inputs: Vec::new(), keys: Vec::new(), ..self.clone() }
+    }
+
+    /// Whether slices are filled for each combination of plain columns, which are known at the end.
+    #[must_use]
+    pub fn fills_keys(&self) -> bool {
+        !self.keys.is_empty() && self.query.sample.as_ref().is_some_and(|sample| sample.fill != Fill::None)
+    }
+
+    /// Whether no row is complete before all are.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.reversed() || self.fills_keys()
     }
 
     /// Whether rows of slices are turned around when all of them are there.

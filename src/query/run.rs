@@ -1,12 +1,12 @@
 //! A query under way: events in, in the order of their offsets, and rows out.
 
 use super::aggregate::State;
-use super::fill::Filler;
 pub use super::fill::Row;
+use super::fill::{Filler, fill_keys};
 use super::filter::meets;
 use super::plan::{Plan, Shape, Source};
 use super::slice::{Slice, Slicer};
-use super::syntax::{Column, Fill, Function};
+use super::syntax::{Align, Column, Fill, Function};
 use super::value::{Cell, Value};
 use crate::limits::QUERY_SLICES_MAX;
 use crate::log::event::{Encoding, Event};
@@ -53,6 +53,8 @@ pub struct Running {
     slicer: Option<Slicer>,
     slice: Option<Slice>,
     filler: Filler,
+    /// Rows of the slice before, for FILL(PREV) of each combination of keys.
+    before: Vec<Row>,
     groups: Vec<Group>,
     by_key: HashMap<Vec<u8>, usize>,
     /// Rows that are complete, each with the offset of the event that it is, if it is one.
@@ -72,11 +74,11 @@ pub struct Running {
 
 impl Running {
     /// A query over that range, which may keep `memory_max` bytes. `before` is what the last slice with events before it came
-    /// to, for FILL(PREV).
+    /// to, for FILL(PREV): a row, or one of each combination of keys.
     ///
     /// # Errors
     /// When the range has too many slices.
-    pub fn new(plan: &Arc<Plan>, span: Span, memory_max: usize, before: Option<Row>) -> Result<Self, Limit> {
+    pub fn new(plan: &Arc<Plan>, span: Span, memory_max: usize, mut before: Vec<Row>) -> Result<Self, Limit> {
         let sample = plan.query.sample.as_ref();
         let slicer = sample.map(Slicer::new);
         // What stands for empty slices is made at once, however wide its rows are.
@@ -94,7 +96,11 @@ impl Running {
             span,
             slicer,
             slice: None,
-            filler: Filler::new(sample.map_or(Fill::None, |sample| sample.fill), begun, before),
+            filler: match sample.filter(|_| !plan.fills_keys()) {
+                Some(sample) => Filler::new(sample.fill, begun, before.pop(), Vec::new()),
+                None => Filler::new(Fill::None, begun, None, Vec::new()),
+            },
+            before,
             groups: Vec::new(),
             by_key: HashMap::new(),
             rows: VecDeque::new(),
@@ -209,6 +215,9 @@ impl Running {
             self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.close();
+        if self.plan.fills_keys() {
+            self.fill_keys()?;
+        }
         // Those that are turned around wait for the last one.
         let at_once = if self.plan.reversed() { usize::MAX } else { FILLED_AT_ONCE };
         let mut more = false;
@@ -221,6 +230,24 @@ impl Running {
             self.rows.make_contiguous().reverse();
         }
         self.check().map(|()| more)
+    }
+
+    fn fill_keys(&mut self) -> Result<(), Limit> {
+        let (Some(slicer), Some(sample)) = (&self.slicer, &self.plan.query.sample) else { return Ok(()) };
+        // Where slices begin with the first event, so does the first of them.
+        let from = match self.rows.front().and_then(|(_, row)| row.first()) {
+            Some(Cell::Time(first)) if sample.align == Align::FirstObservation => *first,
+            _ => self.span.from,
+        };
+        let range = (from, (self.span.to, self.span.settled));
+        let rows = (std::mem::take(&mut self.before), self.rows.drain(..).map(|(_, row)| row));
+        let width = (self.plan.headings.len() as u64 / 4).max(1);
+        let filled = fill_keys(&self.plan, (slicer, sample.fill), range, rows, QUERY_SLICES_MAX / width);
+        self.row_memory = 0;
+        for row in filled.ok_or(Limit::Slices)? {
+            keep(&mut self.rows, &mut self.row_memory, row);
+        }
+        Ok(())
     }
 
     /// All rows were taken.

@@ -49,7 +49,7 @@ fn rows(text: &str, events: &[Stored]) -> Vec<Row> {
     let plan = plan(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
     let from = plan.query.from.or(events.first().map(|event| event.received_us)).unwrap_or(0);
     let to = plan.query.to.or(events.last().map(|event| event.received_us + 1)).unwrap_or(from);
-    let mut running = Running::new(&plan, Span { from, to, settled: to }, MEMORY, None).unwrap();
+    let mut running = Running::new(&plan, Span { from, to, settled: to }, MEMORY, Vec::new()).unwrap();
     for stored in events.iter().filter(|event| (from..to).contains(&event.received_us)) {
         running.event(&stored.event()).unwrap();
     }
@@ -194,7 +194,7 @@ fn what_is_counted_from_summaries_is_what_events_come_to() {
         assert!(plan.counts_only());
         let to = DAY + 99 * 7 * SECOND + 1;
         let span = Span { from: DAY, to, settled: to };
-        let mut running = Running::new(&plan, span, MEMORY, None).unwrap();
+        let mut running = Running::new(&plan, span, MEMORY, Vec::new()).unwrap();
         for block in events.chunks(4) {
             let (first, last) = (block[0].received_us, block[block.len() - 1].received_us);
             if running.is_one_slice(first, last) {

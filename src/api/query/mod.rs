@@ -130,7 +130,7 @@ impl Place {
     }
 
     /// The plan, about to run within what a query may keep.
-    fn running(&self, plan: &Arc<Plan>, span: Span, before: Option<Row>) -> Result<Running, Limit> {
+    fn running(&self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<Running, Limit> {
         Running::new(plan, span, self.broker.config.query.memory as usize, before)
     }
 }
@@ -283,7 +283,7 @@ async fn received(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
 async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped: u64, text: &str) -> Result<(), End> {
     let next = match plan.shape {
         query::plan::Shape::Groups => {
-            let before = scan.row_before(plan, range).await?;
+            let before = scan.rows_before(plan, range).await?;
             scan.begin(plan, range.span, before)?;
             scan.forward(range.from, range.upto).await?;
             if plan.query.follow && !scan.work().rows.full() {

@@ -133,7 +133,7 @@ impl<'c> Scan<'c> {
     }
 
     /// Begins the query, or another one whose result it needs.
-    pub(super) fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Option<Row>) -> Result<(), Limit> {
+    pub(super) fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<(), Limit> {
         let work = self.work();
         work.running = work.place.running(plan, span, before)?;
         Ok(())
@@ -165,7 +165,7 @@ impl<'c> Scan<'c> {
         self.work().streams = false;
         while upto > range.from {
             let from = upto.saturating_sub(window).max(range.from);
-            self.begin(plan, range.span, None)?;
+            self.begin(plan, range.span, Vec::new())?;
             match self.forward(from, upto).await {
                 // Large events: fewer at once.
                 Err(End::Problem(problem)) if problem.code == "query_limit" && window > 1 && self.work.is_some() => {
@@ -189,17 +189,17 @@ impl<'c> Scan<'c> {
     }
 
     /// What the last slice with events before the range came to, where empty slices repeat it.
-    pub(super) async fn row_before(&mut self, plan: &Arc<Plan>, range: Range) -> Result<Option<Row>, End> {
+    pub(super) async fn rows_before(&mut self, plan: &Arc<Plan>, range: Range) -> Result<Vec<Row>, End> {
         let Some(sample) = plan.query.sample.as_ref().filter(|sample| sample.fill == Fill::Previous) else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let there = self.cursor(0).range().await?;
         let times = Arc::new(plan.of_times());
         let streams = std::mem::replace(&mut self.work().streams, false);
-        let (mut upto, mut window, mut found) = (range.from, WINDOW, None);
-        while upto > there.earliest && found.is_none() {
+        let (mut upto, mut window, mut found) = (range.from, WINDOW, Vec::new());
+        while upto > there.earliest && found.is_empty() {
             let from = upto.saturating_sub(window).max(there.earliest);
-            self.begin(&times, range.span, None)?;
+            self.begin(&times, range.span, Vec::new())?;
             self.forward(from, upto).await?;
             let last = self.work().running.rows.back().and_then(|(_, row)| row.first());
             if let Some(Cell::Time(last)) = last {
@@ -209,11 +209,11 @@ impl<'c> Scan<'c> {
                 let before = Arc::new(plan.of_slice_before());
                 let to = slice.end.min(range.span.from.max(slice.start + 1));
                 let span = Span { from: slice.start, to, settled: to };
-                self.begin(&before, span, None)?;
+                self.begin(&before, span, Vec::new())?;
                 self.forward(begun, range.from).await?;
                 let running = &mut self.work().running;
                 while running.finish()? {}
-                found = running.rows.pop_back().map(|(_, row)| row);
+                found = running.rows.drain(..).map(|(_, row)| row).collect();
             }
             (upto, window) = (from, (window * 2).min(1 << 16));
         }

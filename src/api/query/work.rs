@@ -15,6 +15,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Events between two looks whether anybody still waits.
+const EVENTS_PER_LOOK: u64 = 32;
+
 /// What was read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Stats {
@@ -57,9 +60,9 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn new(plan: &Arc<Plan>, span: Span, rows: Rows, place: Place) -> Result<Self, Limit> {
         Ok(Self {
-            running: place.running(plan, span, None)?,
+            running: place.running(plan, span, Vec::new())?,
             rows,
-            streams: !plan.reversed(),
+            streams: !plan.waits(),
             stats: Stats::default(),
             offset: 0,
             extents: Vec::new(),
@@ -83,7 +86,7 @@ impl Work {
     ) -> Result<Pause, End> {
         let begun = Instant::now();
         let before = self.stats;
-        let pause = self.walk_on(stretch, frames, upto, &|| begun.elapsed() >= QUERY_TURN || !wanted());
+        let pause = self.walk_on(stretch, frames, upto, (begun, wanted));
         self.stats.not_json += std::mem::take(&mut self.running.not_json);
         let stats = &self.place.broker.stats;
         stats.query_events.inc_by(self.stats.events_read - before.events_read);
@@ -96,7 +99,7 @@ impl Work {
         stretch: &mut Stretch,
         frames: &mut Frames,
         upto: u64,
-        pauses: &dyn Fn() -> bool,
+        (begun, wanted): (Instant, &dyn Fn() -> bool),
     ) -> Result<Pause, End> {
         loop {
             if self.streams && self.give() == Pause::Turn {
@@ -109,9 +112,9 @@ impl Work {
                 if !stretch.read(self.offset, frames)? {
                     return Ok(Pause::Over);
                 }
-                self.show(frames, upto)?;
+                self.show(frames, upto, wanted)?;
             }
-            if pauses() {
+            if begun.elapsed() >= QUERY_TURN {
                 return Ok(Pause::Turn);
             }
         }
@@ -144,7 +147,7 @@ impl Work {
     }
 
     /// Shows the events of frames to the query.
-    fn show(&mut self, frames: &Frames, upto: u64) -> Result<(), End> {
+    fn show(&mut self, frames: &Frames, upto: u64, wanted: &dyn Fn() -> bool) -> Result<(), End> {
         let room = if self.streams { self.rows.room() } else { u64::MAX };
         for frame in frames.iter() {
             self.note(frame.bytes.len() as u64);
@@ -168,6 +171,9 @@ impl Work {
                 if event.offset >= upto {
                     self.offset = upto;
                     return Ok(());
+                }
+                if event.offset % EVENTS_PER_LOOK == 0 && !wanted() {
+                    return Err(End::HungUp);
                 }
                 self.running.event(&event)?;
                 self.offset = event.offset + 1;

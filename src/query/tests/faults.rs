@@ -42,7 +42,7 @@ fn every_mistake_has_its_code_and_place() {
         ("SELECT * IN g SAMPLE BY 1h FILL(^ZERO)", "bad_query", "PREV"),
         ("SELECT * IN g SAMPLE BY 1h ALIGN TO ^MONDAY", "bad_query", "CALENDAR"),
         ("SELECT * IN g SAMPLE BY 1h ALIGN TO CALENDAR TIME ZONE ^'Mars/Base'", "unknown_name", "no time zone"),
-        ("SELECT key, count() IN g ^SAMPLE BY 1h FILL(0)", "bad_query", "FILL"),
+        ("SELECT key, count() IN ^g SAMPLE BY 1h FILL(0) FOLLOW", "bad_query", "without FOLLOW"),
         ("SELECT * IN g ORDER BY ^offset", "bad_query", "expected received"),
         ("SELECT * IN g LIMIT ^-1", "bad_query", "a whole number"),
         ("SELECT * IN g LIMIT ^99999999999999999999", "bad_query", "a whole number"),

@@ -175,6 +175,41 @@ fn a_range_of_too_many_slices_is_refused() {
     let plan = plan("SELECT count() IN g FROM 2026-01-01 TO 2026-11-25 SAMPLE BY 1s FILL(0)").unwrap();
     let (from, to) = (plan.query.from.unwrap(), plan.query.to.unwrap());
     let span = Span { from, to, settled: to };
-    let refused = Running::new(&plan, span, MEMORY, None).err();
+    let refused = Running::new(&plan, span, MEMORY, Vec::new()).err();
     assert_eq!(refused, Some(Limit::Slices));
+}
+
+#[test]
+fn each_combination_of_plain_columns_is_filled() {
+    let made = [(1, "a", 10), (2, "b", 20), (3, "a", 30), (3, "a", 50)];
+    let stored = |(place, (minute, key, delay)): (usize, &(u64, &str, u64))| {
+        let data = format!(r#"{{"k":"{key}","d":{delay}}}"#);
+        Stored::new(place as u64, DAY + minute * 60 * SECOND, &data)
+    };
+    let events: Vec<Stored> = made.iter().enumerate().map(stored).collect();
+    let shown = |rest: &str| -> Vec<(u64, String, Option<f64>)> {
+        let range = "FROM 2026-11-25T00:01:00Z TO 2026-11-25T00:05:00Z";
+        let rows = rows(&format!("SELECT data.k, avg(data.d) IN g {range} SAMPLE BY 1m {rest}"), &events);
+        let row = |row: &Row| match &row[..] {
+            [Cell::Time(start), Cell::Text(key), value, Cell::Bool(false)] => {
+                ((start - DAY) / 60 / SECOND, key.to_string(), value.number())
+            }
+            other => panic!("{other:?}"),
+        };
+        rows.iter().map(row).collect()
+    };
+    let expected = |values: [Option<f64>; 8]| -> Vec<(u64, String, Option<f64>)> {
+        let place =
+            |(place, value): (usize, Option<f64>)| (1 + place as u64 / 2, ["a", "b"][place % 2].to_owned(), value);
+        values.into_iter().enumerate().map(place).collect()
+    };
+    let (ten, twenty, forty) = (Some(10.0), Some(20.0), Some(40.0));
+    assert_eq!(shown("FILL(NULL)"), expected([ten, None, None, twenty, forty, None, None, None]));
+    assert_eq!(shown("FILL(PREV)"), expected([ten, None, ten, twenty, forty, twenty, forty, twenty]));
+    assert_eq!(shown("FILL(LINEAR)"), expected([ten, None, Some(25.0), twenty, forty, None, None, None]));
+    let mut turned = expected([ten, Some(7.0), Some(7.0), twenty, forty, Some(7.0), Some(7.0), Some(7.0)]);
+    assert_eq!(shown("FILL(7)"), turned);
+    turned.reverse();
+    assert_eq!(shown("FILL(7) ORDER BY received DESC"), turned);
+    assert_eq!(shown("").len(), 3);
 }
