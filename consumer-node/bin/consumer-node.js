@@ -7,12 +7,13 @@ import { EddylineError } from '../src/errors.js'
 import { Supervisor } from '../src/supervisor.js'
 import { table } from '../src/table.js'
 
-const HELP = `Usage: consumer-node --group GROUP[,GROUP…] --name NAME [OPTIONS] [HANDLER]
+const HELP = `Usage: consumer-node --group GROUP --name NAME [OPTIONS] [HANDLER]
 
-Reads events of a group for the consumer NAME and gives them to HANDLER, a module that exports a function.
+Reads events of GROUP for the consumer NAME and gives them to HANDLER, a module that exports a function.
 Of the nodes of one consumer one is active, and the others stand by.
 
-  --group GROUP,…     groups to read
+  --group GROUP       the group to read
+  --groups GROUP,…    or several, by nodes of their own
   --name NAME         the consumer, in each of them
   --nodes N           processes for each group (1)
   --print             print events as JSON lines instead of calling a handler
@@ -40,7 +41,7 @@ function options() {
     return parseArgs({
       allowPositionals: true,
       options: {
-        group: { type: 'string' }, name: { type: 'string' }, nodes: { type: 'string' }, print: { type: 'boolean' },
+        group: { type: 'string' }, groups: { type: 'string' }, name: { type: 'string' }, nodes: { type: 'string' }, print: { type: 'boolean' },
         concurrency: { type: 'string' }, 'order-by': { type: 'string' }, retries: { type: 'string' },
         'dead-letter': { type: 'boolean' }, start: { type: 'string' }, mode: { type: 'string' }, url: { type: 'string' },
         'token-file': { type: 'string' }, help: { type: 'boolean', short: 'h' },
@@ -66,7 +67,10 @@ if (values.help) {
   process.stdout.write(HELP)
   process.exit(0)
 }
-if (!values.group || !values.name) usage('--group and --name are needed')
+const groups = values.groups?.split(',') ?? [values.group ?? '']
+if (groups.includes('') || !values.name) usage('--group (or --groups) and --name are needed')
+if (values.group !== undefined && values.groups !== undefined) usage('either --group or --groups')
+if (values.group?.includes(',')) usage('several groups are given as --groups')
 if (positionals.length > 1) usage('one handler at most')
 if ((positionals.length === 0) !== (values.print === true)) usage('either a handler or --print')
 if (values.mode !== undefined && values.mode !== 'next' && values.mode !== 'stream') usage('--mode is next or stream')
@@ -85,7 +89,7 @@ function token() {
 
 const supervisor = new Supervisor({
   url: values.url,
-  group: values.group.split(','),
+  group: groups,
   name: values.name,
   handler: positionals[0],
   nodes: number('nodes', values.nodes, 1),

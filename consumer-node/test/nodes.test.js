@@ -129,7 +129,7 @@ test('a handler may be any module that exports a function; one without is told',
 test('the command prints events of several groups, and SIGTERM ends it behind the last ack', async (t) => {
   const { broker, admin } = await started(t)
   for (const group of ['a', 'b']) await broker.produce(group, numbered(10))
-  const args = ['--group', 'a,b', '--name', 'c', '--nodes', '2', '--print', '--url', broker.url]
+  const args = ['--groups', 'a,b', '--name', 'c', '--nodes', '2', '--print', '--url', broker.url]
   const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
   t.after(() => void child.kill('SIGKILL'))
   let out = ''
@@ -169,7 +169,10 @@ test('on a terminal there is a table of the nodes, drawn over itself, and nothin
 test('the command says what is wrong with its arguments', async () => {
   for (const [args, code, told] of /** @type {[string[], number, RegExp][]} */ ([
     [['--help'], 0, /Usage: consumer-node/],
-    [[], 2, /--group and --name are needed/],
+    [[], 2, /--group \(or --groups\) and --name are needed/],
+    [['--groups', 'a,', '--name', 'c', '--print'], 2, /--group \(or --groups\) and --name are needed/],
+    [['--group', 'a,b', '--name', 'c', '--print'], 2, /several groups are given as --groups/],
+    [['--group', 'a', '--groups', 'b', '--name', 'c', '--print'], 2, /either --group or --groups/],
     [['--group', 'g', '--name', 'c'], 2, /either a handler or --print/],
     [['--group', 'g', '--name', 'c', '--print', '--nodes', '0'], 2, /--nodes is a number from 1 on/],
     [['--grup', 'g'], 2, /--grup/],
