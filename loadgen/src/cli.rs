@@ -2,6 +2,7 @@
 //! found here and is exit code 2.
 
 mod both;
+mod compare;
 mod consume;
 
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 pub use both::{CatchupArguments, E2eArguments, MixedArguments};
+pub use compare::CompareArguments;
 pub use consume::ConsumeArguments;
 
 use crate::keys::{KEYS_MAX, Keys, Spread};
@@ -87,6 +89,8 @@ pub enum Profile {
     Catchup(CatchupArguments),
     /// Services, browsers, consumers and observers together.
     Mixed(MixedArguments),
+    /// Set two reports beside each other.
+    Compare(CompareArguments),
     /// Print what report.json holds, as a JSON schema.
     Schema,
 }

@@ -10,6 +10,7 @@
 //!  catchup     produce, then consume from the start
 //!  mixed       services, browsers, consumers and observers at once
 //!  find        the same again and again, for the highest rate that meets the objectives
+//!  compare     two reports beside each other
 //!  progress    one line a second, from its own thread
 //!  report      the files that a run leaves
 //!  summary     the dozen lines (or the JSON object) at the end
@@ -43,6 +44,7 @@
 
 pub mod catchup;
 pub mod cli;
+pub mod compare;
 pub mod consume;
 pub mod e2e;
 pub mod find;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadgen::cli::{Cli, Profile};
-use loadgen::{catchup, consume, e2e, mixed, produce, report};
+use loadgen::{catchup, compare, consume, e2e, mixed, produce, report};
 
 fn main() -> ExitCode {
     match Cli::parse().profile {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Profile::E2e(arguments) => e2e::main(&arguments),
         Profile::Catchup(arguments) => catchup::main(&arguments),
         Profile::Mixed(arguments) => mixed::main(&arguments),
+        Profile::Compare(arguments) => compare::main(&arguments),
         Profile::Schema => {
             print!("{}", report::PUBLISHED);
             ExitCode::SUCCESS

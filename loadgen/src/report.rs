@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::series::{Point, Quantiles};
 
 /// Grows when a field of `report.json` changes its meaning or goes.
-const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 1;
 
 /// What `report.json` holds, as a JSON schema.
 pub const PUBLISHED: &str = include_str!("report/schema.json");

@@ -83,3 +83,44 @@ fn a_directory_that_cannot_be_written_to_is_found_before_anything_is_sent() {
     assert!(ran.stderr.contains(&format!("--out: cannot write {}", file.path().display())), "{ran:?}");
     assert!(broker.seen().is_empty(), "nothing was sent");
 }
+
+#[test]
+fn reports_are_compared_and_the_exit_code_says_what_came_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let places = ["a", "b", "wrong"].map(|name| directory.path().join(name));
+    let [a, b, wrong] = &places;
+    for place in [a, b] {
+        with_report(&Broker::honest(), place, "-n 300 -c 3");
+    }
+    let liar = Broker::with(Manners { faults: [(9, Fault::Lose)].into(), page_events: 100, ..Manners::default() });
+    with_report(&liar, wrong, "-n 300 -c 4");
+    // Times and rates are as the machine has them; here they are as the test wants them.
+    let mut other = report(b);
+    other["summary"]["measured"] = report(a)["summary"]["measured"].clone();
+    other["clocks"] = report(a)["clocks"].clone();
+    other["clocks"]["service"]["percentiles_ns"]["p99"] =
+        json!(report(a)["clocks"]["service"]["percentiles_ns"]["p99"].as_u64().unwrap() * 2);
+    for place in [a, b] {
+        let mut sound = if place == a { report(a) } else { other.clone() };
+        sound["summary"]["verdict"] = json!("VALID");
+        std::fs::write(place.join("report.json"), sound.to_string()).unwrap();
+    }
+    for (first, second, options, code, part) in [
+        (a, b, "", 0, ""),
+        (a, b, "--max-regression 99.9%", 99, "regression: service p99 is worse by 100.0 %"),
+        (a, b, "--max-regression 100.1%", 0, ""),
+        (b, a, "--max-regression 0%", 0, ""),
+        (a, wrong, "", 0, "the runs differ in connections: 3 and 4"),
+        (a, wrong, "--max-regression 1000000%", 1, "INCORRECT"),
+        (a, &directory.path().join("none"), "", 2, "cannot read"),
+    ] {
+        let output = loadgen().arg("compare").args([first, second]).args(options.split_whitespace()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{second:?} {options}: {told}");
+        assert!(told.contains(part), "{second:?} {options}: {told}");
+    }
+    std::fs::write(a.join("report.json"), "{\"schema\":7}").unwrap();
+    let output = loadgen().arg("compare").args([a, b]).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("is no report of this version of loadgen"));
+}
