@@ -67,9 +67,20 @@ Examples:
 Only the verdicts VALID and OVERLOADED may be quoted. Exit codes: 0 ok, 1 incorrect or failed, 2 usage,
 3 broker unreachable, 4 refused by the broker, 99 objective missed, 130 interrupted (the summary is still printed).";
 
+const PROFILES: &str = "\
+Examples:
+  loadgen produce --group load --rate 20k -c 256 -d 1m
+      20 000 events a second, planned ahead; then everything is read back
+  loadgen produce --group load --find-max --slo 'p99<5ms' -d 10s
+      the highest rate at which 99 of 100 answers come within 5 ms of their planned send
+  loadgen e2e --group load --rate 20k --consumers 2
+      from the planned send into a consumer's hands
+
+Every profile has its own examples: loadgen PROFILE --help";
+
 /// Load generator for Eddyline: drives the broker, measures, reads back what was acknowledged.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, about)]
+#[command(name = "loadgen", version, about, after_help = PROFILES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::cli::E2eArguments;
 use crate::consume::plan::ConsumePlan;
 use crate::consume::{self, Beside};
+use crate::descriptors::make_room;
 use crate::flight::Flight;
 use crate::plan::Plan;
 use crate::produce::{Company, Failure, conclude, exit, run_beside, stop_on_signals};
@@ -68,6 +69,7 @@ pub fn main(arguments: &E2eArguments) -> ExitCode {
 /// # Errors
 /// When one of them has no results.
 pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Results, u8), Failure> {
+    make_room(u64::from(plan.connections) + u64::from(readers.consumers))?;
     plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(plan, &error))?;
     if plan.create {
         let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
@@ -95,6 +97,9 @@ pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Res
             Err(panic) => std::panic::resume_unwind(panic),
         };
         let (mut results, code) = produced.expect("the readers did not fail")?;
+        // A reader without a core reads late, which looks like the broker.
+        results.shares.extend(&given.shares);
+        results.cpu += given.cpu;
         let missing = (results.acked_events * u64::from(readers.consumers)).saturating_sub(given.events);
         results.delivered = Some(Delivered {
             consumers: readers.consumers,

@@ -33,7 +33,7 @@
 //!  plan        what is sent: a pure function of (connection, request number)
 //!  keys        which key an event has
 //!  payload     the bytes of an event, and whose they are when met again
-//!  target, thread_time, units
+//!  target, descriptors, thread_time, units
 //! ```
 //!
 //! Two decisions carry the rest. *What* request `r` of connection `c` contains is a pure function of the plan, so
@@ -80,6 +80,7 @@ pub mod payload;
 pub mod plan;
 pub mod schedule;
 
+pub mod descriptors;
 pub mod target;
 pub mod thread_time;
 pub mod units;

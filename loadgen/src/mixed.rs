@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::cli::{MixedArguments, Output};
 use crate::consume::plan::ConsumePlan;
 use crate::consume::{self, Beside, Outcome};
+use crate::descriptors::make_room;
 use crate::e2e::wait_for;
 use crate::plan::Plan;
 use crate::produce::{Company, Failure, exit, exit_code, leave, run_beside, stop_on_signals, tell_faults};
@@ -95,6 +96,8 @@ pub fn main(arguments: &MixedArguments) -> ExitCode {
 
 fn run(parts: &Parts, control: &Control) -> Result<(Mixed, u8), Failure> {
     let Parts { services, browsers, consumers, observers } = parts;
+    let connections = [services.connections, browsers.connections, consumers.consumers, observers.consumers];
+    make_room(connections.into_iter().map(u64::from).sum())?;
     services.target.reach(services.timeout).map_err(|error| Failure::unreachable(services, &error))?;
     if services.create {
         let api = Api::new(&services.target, services.token.as_deref(), services.timeout);

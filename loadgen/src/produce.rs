@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::api::{Api, ApiError};
 use crate::cli::{Output, ProduceArguments};
+use crate::descriptors::make_room;
 use crate::find::find_max;
 use crate::flight::Flight;
 use crate::plan::Plan;
@@ -187,6 +188,7 @@ pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
 /// # Errors
 /// When there are no results.
 pub fn run_beside(plan: &Plan, control: &Control, company: Company<'_>) -> Result<(Results, u8), Failure> {
+    make_room(plan.connections.into())?;
     let address = plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(plan, &error))?;
     let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
     let bases = set_up(plan, &api)?;

@@ -130,6 +130,7 @@ impl Told {
         self.sent += sample.events;
         self.errors += sample.errors.values().sum::<u64>();
         let per_second = sample.events as f64 / seconds;
+        let times = if sample.response.is_empty() { &sample.service } else { &sample.response };
         let elapsed = now.duration_since(start);
         let left = match plan.extent {
             Extent::Time(time) => {
@@ -142,8 +143,8 @@ impl Told {
             "{:4} s  {} events/s  p50 {}  p99 {}  errors {}{left}",
             elapsed.as_secs(),
             rate(per_second),
-            nanoseconds(sample.service.value_at_quantile(0.5)),
-            nanoseconds(sample.service.value_at_quantile(0.99)),
+            nanoseconds(times.value_at_quantile(0.5)),
+            nanoseconds(times.value_at_quantile(0.99)),
             grouped(self.errors),
         )
     }
@@ -177,6 +178,9 @@ mod tests {
         let mut told = Told { sent: 0, errors: 0, read_back: 0, last: start };
         let line = told.next(&plan, &board, start, later);
         assert!(line.contains("2 events/s  p50 1.00 µs  p99 3.00 µs  errors 6  3 s left"), "{line}");
+        board.live[0].lock().unwrap().response.record(2_000).unwrap();
+        let line = told.next(&plan, &board, start, later + EVERY);
+        assert!(line.contains("p50 2.00 µs"), "with a plan, of the response: {line}");
         assert_eq!(board.take().events, 0, "a sample is told once");
         board.verifying.store(true, Ordering::Relaxed);
         board.to_read.store(200, Ordering::Relaxed);

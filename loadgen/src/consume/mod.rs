@@ -26,6 +26,7 @@ use jiff::Timestamp;
 
 use crate::api::Api;
 use crate::cli::{ConsumeArguments, Output};
+use crate::descriptors::make_room;
 use crate::flight::Flight;
 use crate::produce::{Failure, exit, leave, stop_on_signals};
 use crate::report::Report;
@@ -34,9 +35,6 @@ use crate::verdict::Verdict;
 use plan::{ConsumePlan, Kind};
 use tally::Tally;
 use worker::{Run, drive};
-
-/// Descriptors that are no consumer's.
-const DESCRIPTORS_BESIDE: u64 = 64;
 
 /// What a run brought.
 pub struct Outcome {
@@ -114,7 +112,7 @@ pub(crate) fn conclude(plan: &ConsumePlan, stop: &AtomicBool, output: Output, ou
 
 /// Runs the plan, beside producers or alone. Beside others it ends when `stop` is set, and is quiet.
 pub(crate) fn run(plan: &ConsumePlan, stop: &AtomicBool, beside: Option<&Beside<'_>>) -> Result<Outcome, Failure> {
-    raise_descriptors(u64::from(plan.consumers) + DESCRIPTORS_BESIDE)?;
+    make_room(plan.consumers.into())?;
     let unreachable =
         |error: std::io::Error| Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() };
     let address = plan.target.reach(plan.timeout).map_err(unreachable)?;
@@ -183,15 +181,4 @@ fn drive_all(run: &Run<'_>, names: &[String], api: &Api, quiet: bool) -> Result<
         }
         Ok((sum, during))
     })
-}
-
-/// Raises the limit of open files to what is needed, where the hard limit lets it.
-fn raise_descriptors(needed: u64) -> Result<(), Failure> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limits = getrlimit(Resource::Nofile);
-    if limits.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    let raised = Rlimit { current: Some(needed), maximum: limits.maximum.map(|most| most.max(needed)) };
-    setrlimit(Resource::Nofile, raised).map_err(|error| Failure::Local(error.into()))
 }

@@ -51,9 +51,9 @@ pub(crate) struct Tally {
     /// The first refusal in words.
     pub(super) refusal: Option<String>,
     /// Threads' time.
-    pub(super) shares: Vec<Share>,
+    pub(crate) shares: Vec<Share>,
     /// CPU time of all threads.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
 }
 
 impl Default for Tally {
