@@ -17,6 +17,8 @@ pub const LATE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Pace {
     shut: bool,
+    /// Whether planned moments are kept back, for whoever has waited longest.
+    held: bool,
     plan: Option<Planned>,
 }
 
@@ -58,12 +60,12 @@ impl Punctuality {
 impl Pace {
     /// Nothing may begin yet.
     pub fn before() -> Pace {
-        Pace { shut: true, plan: None }
+        Pace { shut: true, held: false, plan: None }
     }
 
     /// Everybody may begin as soon as there is room.
     pub fn closed_loop() -> Pace {
-        Pace { shut: false, plan: None }
+        Pace { shut: false, held: false, plan: None }
     }
 
     /// Requests begin at their planned moments within the window, counted from `start`; so many at most.
@@ -72,7 +74,7 @@ impl Pace {
         let mut plan =
             Planned { schedule, start, window, next: None, free_since: None, punctuality: Punctuality::default() };
         plan.advance();
-        Pace { shut: false, plan: Some(plan) }
+        Pace { shut: false, held: false, plan: Some(plan) }
     }
 
     /// Whether new requests may begin, now or later.
@@ -100,6 +102,9 @@ impl Pace {
             return None;
         }
         let Some(plan) = &mut self.plan else { return Some(now) };
+        if self.held {
+            return None;
+        }
         let planned = plan.next.filter(|planned| *planned <= now)?;
         let measured = plan.count(planned);
         let own = plan.free_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since.max(planned)));
@@ -107,6 +112,12 @@ impl Pace {
         plan.punctuality.late_by_generator += u64::from(measured && own > LATE);
         plan.advance();
         Some(planned)
+    }
+
+    /// Keeps planned moments back, or no longer: while connections are looked after in the order of their numbers, the
+    /// first of them would take all.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// Whether requests are planned.
@@ -219,6 +230,17 @@ mod tests {
             assert_eq!(pace.take(at(now)), Some(at(1000)));
             let found = pace.punctuality().unwrap();
             assert_eq!((found.late, found.late_by_generator), (late, own), "{free_since:?} {now}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_is_given_out_later_and_the_closed_loop_holds_nothing() {
+        let start = Instant::now();
+        for (mut pace, held) in [(pace(start), None), (Pace::closed_loop(), Some(start))] {
+            pace.hold(true);
+            assert_eq!(pace.take(start), held);
+            pace.hold(false);
+            assert_eq!(pace.take(start), Some(start));
         }
     }
 

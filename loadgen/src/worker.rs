@@ -332,12 +332,14 @@ impl<'p> Worker<'p> {
             self.close(now);
         }
         let (mut finished, mut awaited) = (true, false);
+        self.pace.hold(true);
         let (connections, mut around) = self.split();
         for connection in connections {
             connection.tick(now, &mut around)?;
             finished &= connection.finished(around.pace.is_open());
             awaited |= connection.is_awaited();
         }
+        self.pace.hold(false);
         if self.pace.is_planned() {
             (0..self.connections.len()).for_each(|place| self.line_up(place, now));
         }
