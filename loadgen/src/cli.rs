@@ -233,6 +233,9 @@ pub struct ProduceArguments {
     /// Form of the summary on stdout.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
+    /// Draw rates, times and progress on the whole terminal; q or Ctrl-C ends the load.
+    #[arg(long)]
+    pub tui: bool,
     /// Leave a report in this directory: report.html, report.json, *.hgrm and series.csv.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -333,6 +336,7 @@ impl ProduceArguments {
             full_answers: self.full_answers || self.browser_like,
             objectives: self.slo.clone(),
             verify: !self.no_verify,
+            tui: self.tui,
         })
     }
 

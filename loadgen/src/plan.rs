@@ -124,6 +124,8 @@ pub struct Plan {
     pub objectives: Vec<Objective>,
     /// Whether everything is read back.
     pub verify: bool,
+    /// Whether progress is drawn on the whole terminal.
+    pub tui: bool,
 }
 
 impl Plan {
@@ -253,6 +255,7 @@ pub(crate) mod tests {
             full_answers: false,
             objectives: Vec::new(),
             verify: true,
+            tui: false,
         }
     }
 

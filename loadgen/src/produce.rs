@@ -197,7 +197,7 @@ pub fn run_beside(plan: &Plan, control: &Control, company: Company<'_>) -> Resul
     let gate = Gate::new(plan.threads);
     let load = Run { plan, requests: &requests, address, gate: &gate, flight: company.flight, control };
     thread::scope(|scope| {
-        let progress = (!company.quiet).then(|| progress::start(scope, plan, &board));
+        let progress = (!company.quiet).then(|| progress::start(scope, plan, &board, control));
         let outcome = load_and_verify(load, &board, &api, bases);
         if let Some(progress) = progress {
             progress.finish();

@@ -1,5 +1,8 @@
-//! The line of progress, once a second from a thread of its own: in place on a terminal, line by line elsewhere. Only
-//! reads what the workers publish, so a slow terminal never slows the load.
+//! Progress, once a second from a thread of its own: a line in place on a terminal, line by line elsewhere, or with
+//! `--tui` drawn on the whole terminal (`screen`). Only reads what the workers publish, so a slow terminal never slows the
+//! load.
+
+mod screen;
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,9 +14,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::plan::{Extent, Plan};
-use crate::record::{Sample, Shelf};
-use crate::series::Series;
+use crate::record::{Errors, Sample, Shelf};
+use crate::series::{Quantiles, Series};
 use crate::units::{grouped, nanoseconds, rate};
+use crate::worker::Control;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -74,10 +78,23 @@ impl Progress<'_> {
     }
 }
 
-/// Starts telling what the board shows.
-pub fn start<'s, 'e: 's>(scope: &'s std::thread::Scope<'s, 'e>, plan: &'e Plan, board: &'e Board) -> Progress<'s> {
+/// Starts telling what the board shows. Whoever looks at the whole terminal can end the run from there.
+pub fn start<'s, 'e: 's>(
+    scope: &'s std::thread::Scope<'s, 'e>,
+    plan: &'e Plan,
+    board: &'e Board,
+    control: &'e Control,
+) -> Progress<'s> {
     let (end, ended) = channel();
-    let thread = scope.spawn(move || tell(plan, board, &ended));
+    let thread = scope.spawn(move || {
+        if plan.tui {
+            match screen::Screen::open() {
+                Ok(screen) => return screen.show(plan, board, control, &ended),
+                Err(why) => eprintln!("note: --tui: {why}; progress is told line by line"),
+            }
+        }
+        tell(plan, board, &ended);
+    });
     Progress { end, thread }
 }
 
@@ -86,10 +103,9 @@ fn tell(plan: &Plan, board: &Board, ended: &Receiver<()>) {
         let style = ProgressStyle::with_template("{msg}").expect("a constant template");
         ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
     });
-    let start = Instant::now();
-    let mut told = Told { sent: 0, errors: 0, read_back: 0, last: start };
+    let mut told = Told::new(Instant::now());
     while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-        let text = told.next(plan, board, start, Instant::now());
+        let text = told.next(plan, board, Instant::now()).line();
         match &line {
             Some(line) => line.set_message(text),
             None => eprintln!("{text}"),
@@ -100,61 +116,120 @@ fn tell(plan: &Plan, board: &Board, ended: &Receiver<()>) {
     }
 }
 
-/// Sums over the lines told so far.
-struct Told {
-    sent: u64,
-    errors: u64,
-    read_back: u64,
-    last: Instant,
+/// One look at a run.
+#[derive(Clone, Debug, Default)]
+struct Look {
+    elapsed: Duration,
+    /// Whether events are being read back.
+    verifying: bool,
+    /// Events since the last look, sent or read back, a second.
+    per_second: f64,
+    /// Times of requests since the last look, from their planned sends if there is a plan.
+    times: Quantiles,
+    /// Acknowledged requests so far.
+    requests: u64,
+    /// Events sent so far, or read back.
+    done: u64,
+    /// Events to be sent or read back, if that is known.
+    all: Option<u64>,
+    /// How much of the phase is done, from 0 to 1.
+    share: f64,
+    /// Seconds until it is, if that can be told.
+    left: Option<f64>,
+    /// What went wrong so far.
+    errors: Errors,
 }
 
-impl Told {
-    fn next(&mut self, plan: &Plan, board: &Board, start: Instant, now: Instant) -> String {
-        let seconds = now.duration_since(self.last).as_secs_f64();
-        self.last = now;
-        if board.verifying.load(Ordering::Relaxed) {
-            let done = board.read_back.load(Ordering::Relaxed);
-            let all = board.to_read.load(Ordering::Relaxed);
-            let per_second = (done - self.read_back) as f64 / seconds;
-            self.read_back = done;
-            let share = done.min(all) * 100 / all.max(1);
-            let left = time_left(all.saturating_sub(done), per_second);
+impl Look {
+    fn line(&self) -> String {
+        let left = self.left.map_or_else(String::new, |seconds| format!("  {seconds} s left"));
+        if self.verifying {
             return format!(
-                "verify  {share:3} %  {} events/s  {} of {} read back{left}",
-                rate(per_second),
-                grouped(done),
-                grouped(all)
+                "verify  {:3} %  {} events/s  {} of {} read back{left}",
+                (self.share * 100.0).floor(),
+                rate(self.per_second),
+                grouped(self.done),
+                grouped(self.all.unwrap_or_default()),
             );
         }
-        let sample = board.take();
-        self.sent += sample.events;
-        self.errors += sample.errors.values().sum::<u64>();
-        let per_second = sample.events as f64 / seconds;
-        let times = if sample.response.is_empty() { &sample.service } else { &sample.response };
-        let elapsed = now.duration_since(start);
-        let left = match plan.extent {
-            Extent::Time(time) => {
-                let left = (time + plan.warmup).saturating_sub(elapsed);
-                format!("  {} s left", left.as_secs_f64().ceil())
-            }
-            Extent::Events(events) => time_left(events.saturating_sub(self.sent), per_second),
-        };
         format!(
             "{:4} s  {} events/s  p50 {}  p99 {}  errors {}{left}",
-            elapsed.as_secs(),
-            rate(per_second),
-            nanoseconds(times.value_at_quantile(0.5)),
-            nanoseconds(times.value_at_quantile(0.99)),
-            grouped(self.errors),
+            self.elapsed.as_secs(),
+            rate(self.per_second),
+            nanoseconds(self.times.p50),
+            nanoseconds(self.times.p99),
+            grouped(self.errors.values().sum()),
         )
     }
 }
 
-fn time_left(events: u64, per_second: f64) -> String {
-    if per_second < 1.0 {
-        return String::new();
+/// Sums over the looks so far.
+struct Told {
+    start: Instant,
+    last: Instant,
+    sent: u64,
+    requests: u64,
+    read_back: u64,
+    errors: Errors,
+}
+
+impl Told {
+    fn new(start: Instant) -> Told {
+        Told { start, last: start, sent: 0, requests: 0, read_back: 0, errors: Errors::new() }
     }
-    format!("  {} s left", (events as f64 / per_second).ceil())
+
+    fn next(&mut self, plan: &Plan, board: &Board, now: Instant) -> Look {
+        let seconds = now.duration_since(self.last).as_secs_f64();
+        let elapsed = now.duration_since(self.start);
+        self.last = now;
+        let sample = board.take();
+        self.sent += sample.events;
+        self.requests += sample.requests;
+        sample.errors.iter().for_each(|(kind, count)| *self.errors.entry(*kind).or_default() += count);
+        let times = Quantiles::of(&sample.response).or_else(|| Quantiles::of(&sample.service)).unwrap_or_default();
+        let (requests, errors) = (self.requests, self.errors.clone());
+        if board.verifying.load(Ordering::Relaxed) {
+            let (done, all) = (board.read_back.load(Ordering::Relaxed), board.to_read.load(Ordering::Relaxed));
+            let per_second = (done - self.read_back) as f64 / seconds;
+            self.read_back = done;
+            let left = time_left(all.saturating_sub(done), per_second);
+            let share = share(done as f64, all as f64);
+            return Look {
+                elapsed,
+                verifying: true,
+                per_second,
+                times,
+                requests,
+                done,
+                all: Some(all),
+                share,
+                left,
+                errors,
+            };
+        }
+        let per_second = sample.events as f64 / seconds;
+        let (all, share, left) = match plan.extent {
+            Extent::Time(time) => {
+                let time = time + plan.warmup;
+                let left = time.saturating_sub(elapsed).as_secs_f64().ceil();
+                (None, share(elapsed.as_secs_f64(), time.as_secs_f64()), Some(left))
+            }
+            Extent::Events(events) => {
+                let left = time_left(events.saturating_sub(self.sent), per_second);
+                (Some(events), share(self.sent as f64, events as f64), left)
+            }
+        };
+        let done = self.sent;
+        Look { elapsed, verifying: false, per_second, times, requests, done, all, share, left, errors }
+    }
+}
+
+fn share(done: f64, all: f64) -> f64 {
+    (done / all.max(1e-9)).clamp(0.0, 1.0)
+}
+
+fn time_left(events: u64, per_second: f64) -> Option<f64> {
+    (per_second >= 1.0).then(|| (events as f64 / per_second).ceil())
 }
 
 #[cfg(test)]
@@ -175,16 +250,16 @@ mod tests {
         }
         let start = Instant::now();
         let later = start + Duration::from_secs(2);
-        let mut told = Told { sent: 0, errors: 0, read_back: 0, last: start };
-        let line = told.next(&plan, &board, start, later);
+        let mut told = Told::new(start);
+        let line = told.next(&plan, &board, later).line();
         assert!(line.contains("2 events/s  p50 1.00 µs  p99 3.00 µs  errors 6  3 s left"), "{line}");
         board.live[0].lock().unwrap().response.record(2_000).unwrap();
-        let line = told.next(&plan, &board, start, later + EVERY);
+        let line = told.next(&plan, &board, later + EVERY).line();
         assert!(line.contains("p50 2.00 µs"), "with a plan, of the response: {line}");
         assert_eq!(board.take().events, 0, "a sample is told once");
         board.verifying.store(true, Ordering::Relaxed);
         board.to_read.store(200, Ordering::Relaxed);
         board.read_back.store(50, Ordering::Relaxed);
-        assert!(told.next(&plan, &board, start, later).starts_with("verify   25 %"));
+        assert!(told.next(&plan, &board, later).line().starts_with("verify   25 %"));
     }
 }

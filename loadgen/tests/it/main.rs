@@ -8,5 +8,6 @@ mod faults;
 mod open_loop;
 mod report;
 mod runs;
+mod terminal;
 mod trouble;
 mod usage;
