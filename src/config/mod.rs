@@ -149,7 +149,7 @@ pub struct Query {
     /// What one may keep: groups, distinct values, rows that wait; in bytes.
     pub memory: u64,
     /// Rows of one answer.
-    pub rows: u64,
+    pub rows: usize,
     /// How many run at once.
     pub running: usize,
     /// Of these, with one token, or of callers without.

@@ -178,7 +178,7 @@ pub async fn query(
     if plan.query.follow && format != Format::Ndjson {
         return Err(Problem::new(406, "no_such_format", "FOLLOW is answered as application/x-ndjson"));
     }
-    let rows_max = context.broker.config.query.rows;
+    let rows_max = context.broker.config.query.rows as u64;
     if plan.query.limit.is_some_and(|limit| limit > rows_max) {
         return Err(over("rows", format!("LIMIT is at most {rows_max} (query.rows)")));
     }
