@@ -93,12 +93,7 @@ fn opening(report: &Value, main: &Value) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
 }
 
-/// The clock that is what a caller feels.
-fn felt(clocks: &Value) -> Option<(&'static str, &Value)> {
-    let order = ["end_to_end", "response", "service", "delivery", "answer", "ack"];
-    order.into_iter().find_map(|name| Some((name, clocks.get(name)?)))
-}
-
+/// The rate, the times of the clock that comes closest to what a user waits for, and errors.
 fn tiles(main: &Value) -> String {
     let measured = &main["measured"];
     let number = |name: &str| measured[name].as_f64();
@@ -106,11 +101,12 @@ fn tiles(main: &Value) -> String {
         (number("events_per_second").map(rate), "events a second".to_owned()),
         (number("mib_per_second").map(|value| format!("{value:.1}")), "MiB a second".to_owned()),
     ];
-    let clocks = ["response_us", "service_us", "delivery_us", "answer_us"];
-    if let Some(clock) = clocks.into_iter().find(|clock| measured[*clock].is_object()) {
+    let delivered = ("end_to_end_us", &main["delivered"]["end_to_end_us"]);
+    let clocks = ["response_us", "service_us", "delivery_us", "answer_us"].map(|clock| (clock, &measured[clock]));
+    if let Some((clock, times)) = [delivered].into_iter().chain(clocks).find(|(_, times)| times.is_object()) {
         for quantile in ["p50", "p99", "p99.9", "max"] {
-            let time = measured[clock][quantile].as_f64().map(|us| nanoseconds((us * 1e3) as u64));
-            tiles.push((time, format!("{} {quantile}", clock.trim_end_matches("_us"))));
+            let time = times[quantile].as_f64().map(|us| nanoseconds((us * 1e3) as u64));
+            tiles.push((time, format!("{} {quantile}", clock.trim_end_matches("_us").replace('_', " "))));
         }
     }
     let errors = main["errors"].as_object().map(|errors| errors.values().filter_map(Value::as_u64).sum());
@@ -132,7 +128,7 @@ fn plots(report: &Value, main: &Value) -> String {
         let clock = if points.iter().any(|point| point["response_ns"].is_object()) { "response" } else { "service" };
         sections.push(over_time(points, clock));
     }
-    if felt(&report["clocks"]).is_some() {
+    if report["clocks"].as_object().is_some_and(|clocks| !clocks.is_empty()) {
         sections.push(by_percentile(&report["clocks"]));
     }
     if points.iter().any(|point| point["send_lag_ns"].is_object()) {
@@ -244,6 +240,7 @@ fn tables(report: &Value, summary: &Value, main: &Value) -> String {
         (text(&objective["objective"]), format!("{met}: {measured}"))
     });
     sections.push(facts("Objectives", objectives.collect()));
+    sections.push(stage_table(&main["stages"]));
     let parts = [("services", "Services: "), ("browsers", "Browsers: "), ("consumers", "Consumers: ")];
     let parts = parts.into_iter().filter(|(part, _)| summary[*part].is_object());
     let mut parts: Vec<(&str, &Value)> = parts.map(|(part, name)| (name, &summary[part])).collect();
@@ -279,6 +276,27 @@ fn clock_table(clocks: &Value) -> String {
         "<section><h2>Clocks</h2><table class=\"numbers\"><thead><tr><th></th>{head}</tr></thead>\
          <tbody>{rows}</tbody></table></section>"
     )
+}
+
+/// The stages of an open loop that has several, by its response clock.
+fn stage_table(stages: &Value) -> String {
+    let row = |stage: &Value| {
+        let times = ["p50", "p99", "p99.9", "max"].map(|name| {
+            let time = stage["response_us"][name].as_f64().map(|us| nanoseconds((us * 1e3) as u64));
+            format!("<td>{}</td>", time.unwrap_or_default())
+        });
+        let planned = rate(number(&stage["planned_events_per_second"]));
+        format!("<tr><th>{} s at {planned}/s</th>{}</tr>", text(&stage["seconds"]), times.concat())
+    };
+    let rows: String = stages.as_array().into_iter().flatten().map(row).collect();
+    let head = ["p50", "p99", "p99.9", "max"].map(|name| format!("<th>{name}</th>")).concat();
+    match rows.is_empty() {
+        true => String::new(),
+        false => format!(
+            "<section><h2>Stages</h2><table class=\"numbers\"><thead><tr><th></th>{head}</tr></thead>\
+             <tbody>{rows}</tbody></table></section>"
+        ),
+    }
 }
 
 /// The fields of an object that say something; percentiles have a table of their own.
@@ -319,6 +337,7 @@ mod tests {
             "profile": "produce", "verdict": "VALID", "reason": "", "errors": { "503": 2 },
             "measured": { "seconds": 3.0, "events_per_second": 2000.0, "response_us": { "p50": 2200.0, "p99": 11000.0 } },
             "load": { "size": "<b>" },
+            "stages": [{ "seconds": 2.0, "planned_events_per_second": 1e4, "response_us": { "p50": 1500.0 } }],
         });
         let page = html(&report);
         for part in [
@@ -330,10 +349,13 @@ mod tests {
             "<h2>Send lag, second by second</h2>",
             "<th>service</th><td>600</td><td>3.00 ms</td>",
             "<td>&lt;b&gt;</td>",
+            "<th>2 s at 10 000/s</th><td>1.50 ms</td>",
             "prefers-color-scheme: dark",
         ] {
             assert!(page.contains(part), "{part:?} is not in {page}");
         }
+        report["summary"]["delivered"] = json!({ "end_to_end_us": { "p50": 7000.0 } });
+        assert!(html(&report).contains("<b>7.00 ms</b><span>end to end p50</span>"), "what consumers felt comes first");
         assert_eq!(page.matches("<svg ").count(), 4, "rate, response, percentiles, send lag");
         assert_eq!(page.matches("<path class=\"line").count(), 1 + 4 + 3 + 4);
         for foreign in ["<script", "http://", "https://", "url(", "@import", "src=", "<link"] {
