@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { test } from 'node:test'
 import { createServer } from 'node:tls'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { Admin, Consumer, Producer } from '../src/index.js'
@@ -112,28 +113,44 @@ test('through TLS: reading, renewing and producing, with a certificate that the 
   const admin = new Admin({ url: broker.url })
   await admin.subscribe('g', 'c', 'earliest')
   await admin.approve('g', 'c', { lease: '200ms' })
+  /** @type {string[]} */
+  const held = []
   const story = `
+    import { readFileSync } from 'node:fs'
     import { Consumer, Producer } from ${JSON.stringify(new URL('../src/index.js', import.meta.url).href)}
     const url = 'https://localhost:${port}'
-    const consumer = new Consumer({ url, group: 'g', name: 'c', mode: process.argv[1] })
+    // A request that waits would hold the lease by itself.
+    const consumer = new Consumer({ url, group: 'g', name: 'c', mode: process.argv[1], waitMs: 50 })
     consumer.on('reconnecting', ({ error }) => (console.error(error.message), process.exit(1)))
     if (process.env.NODE_EXTRA_CA_CERTS === '') for await (const event of consumer) break
     const producer = new Producer({ url, group: 'g' })
     await producer.send({ a: 'ä' })
     await producer.close()
     for await (const event of consumer) {
-      // Longer than the lease, and the event loop stands still.
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 700)
+      // The event loop stands still until it is told to go on.
+      console.log('blocked')
+      readFileSync(0)
       console.log(event.offset, event.data, await event.ack())
       break
     }
     await consumer.close()`
-  const run = (/** @type {string} */ mode, /** @type {NodeJS.ProcessEnv} */ env) =>
-    promisify(execFile)(process.execPath, ['--input-type=module', '-e', story, mode], { env: { ...process.env, ...env } })
+  const run = (/** @type {string} */ mode, /** @type {NodeJS.ProcessEnv} */ env) => {
+    const running = promisify(execFile)(process.execPath, ['--input-type=module', '-e', story, mode], { env: { ...process.env, ...env } })
+    const { stdin, stdout } = running.child
+    stdout?.once('data', async () => {
+      // Longer than the lease: it is held because it is renewed.
+      await sleep(600)
+      const taken = await admin.http.json('POST', '/groups/g/consumers/c/session').catch(({ code }) => code)
+      stdin?.end()
+      held.push(taken)
+    })
+    return running
+  }
   const trusts = { NODE_EXTRA_CA_CERTS: file('certificate') }
   await assert.rejects(run('next', { NODE_EXTRA_CA_CERTS: '' }), /certificate/)
-  assert.equal((await run('next', trusts)).stdout, "0 { a: 'ä' } acked\n")
-  assert.equal((await run('stream', trusts)).stdout, "1 { a: 'ä' } acked\n")
+  assert.equal((await run('next', trusts)).stdout, "blocked\n0 { a: 'ä' } acked\n")
+  assert.equal((await run('stream', trusts)).stdout, "blocked\n1 { a: 'ä' } acked\n")
+  assert.deepEqual(held, ['session_active', 'session_active'])
   admin.close()
 })
 
