@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { Consumer } from './consumer.js'
+import { EddylineError } from './errors.js'
 
 /** @typedef {import('./supervisor.js').NodeOrder} NodeOrder */
 
@@ -60,7 +61,7 @@ async function main() {
   reader.on('standby', () => tell({ state: 'standby' }))
   reader.on('fenced', () => tell({ state: 'standby' }))
   reader.on('reconnecting', ({ error }) => tell({ state: 'reconnecting', error: error.message }))
-  reader.on('recovered', () => tell({ state: 'active', error: undefined }))
+  reader.on('recovered', () => tell({ state: 'active' }))
   reader.on('lag', (at) => (lag = at.events))
   const report = () => {
     const { tenure } = reader.session
@@ -84,7 +85,9 @@ main().then(
   () => process.disconnect?.(),
   (error) => {
     tell({ error: error?.message ?? String(error) })
-    process.stderr.write(`${error?.stack ?? error}\n`)
+    // Where a handler failed is of use; where we were when the broker refused is not.
+    const refused = error instanceof EddylineError && error.status !== undefined
+    process.stderr.write(`${refused ? error.message : (error?.stack ?? error)}\n`)
     process.exitCode = 1
     process.disconnect?.()
   },

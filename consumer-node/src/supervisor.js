@@ -160,6 +160,7 @@ class Node {
     child.on('message', (/** @type {any} */ told) => {
       if (told.error !== undefined) reason = told.error
       if (told.acked !== undefined && told.acked !== status.acked) this.ends = []
+      if (told.state === 'active') status.error = undefined
       Object.assign(status, told)
       supervisor.emit('status', { ...status })
     })

@@ -102,6 +102,33 @@ test('a node that keeps ending is given up, and says why', async (t) => {
   assert.match(table(supervisor.status()), /NODE +GROUP[^]*given up[^]*not today/)
 })
 
+test('what the broker refuses is told in a line, and what is over is not told any more', async (t) => {
+  const { broker } = await started(t)
+  /** @type {string[]} */
+  const lines = []
+  const refused = new Supervisor({ url: broker.url, group: 'none', name: 'c', crashes: 1 })
+  t.after(() => refused.kill())
+  refused.on('line', ({ line }) => lines.push(line))
+  await assert.rejects(refused.run(), { code: 'crash_loop', message: /there is no group `none`/ })
+  assert.deepEqual(lines, ['there is no group `none`: PUT /v1/groups/none makes it'])
+
+  await broker.produce('g', numbered(1))
+  const supervisor = new Supervisor({ url: broker.url, group: 'g', name: 'c' })
+  t.after(() => supervisor.kill())
+  const done = supervisor.run()
+  const is = (/** @type {string} */ state) => eventually(`it is ${state}`, () => supervisor.status()[0].state === state)
+  await is('active')
+  await broker.kill()
+  await is('reconnecting')
+  assert.match(String(supervisor.status()[0].error), /lost|reached/)
+  await broker.up()
+  await broker.produce('g', numbered(1))
+  await is('active')
+  assert.equal(supervisor.status()[0].error, undefined)
+  await supervisor.stop()
+  await done
+})
+
 test('a handler may be any module that exports a function; one without is told', async (t) => {
   const { broker, directory } = await started(t)
   await broker.produce('g', numbered(2))
