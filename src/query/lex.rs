@@ -26,7 +26,7 @@ pub(super) enum Kind<'t> {
     Name(Cow<'t, str>),
     /// A text in single quotes.
     Text(Cow<'t, str>),
-    /// `( ) , * [ ] = != < <= > >=`; `<>` and `==` are read as `!=` and `=`.
+    /// `( ) , ; * [ ] = != < <= > >=`; `<>` and `==` are read as `!=` and `=`.
     Sign(&'static str),
 }
 
@@ -100,7 +100,15 @@ fn sign(input: &mut Input<'_>) -> Parsed<&'static str> {
     alt((
         alt(("<=".value("<="), ">=".value(">="), "<>".value("!="), "!=".value("!="), "==".value("="))),
         alt(("<".value("<"), ">".value(">"), "=".value("="))),
-        alt(("(".value("("), ")".value(")"), ",".value(","), "*".value("*"), "[".value("["), "]".value("]"))),
+        alt((
+            "(".value("("),
+            ")".value(")"),
+            ",".value(","),
+            ";".value(";"),
+            "*".value("*"),
+            "[".value("["),
+            "]".value("]"),
+        )),
     ))
     .parse_next(input)
 }
@@ -132,7 +140,7 @@ mod tests {
     #[test]
     fn what_is_no_token_is_pointed_at() {
         for (text, at, word) in
-            [("a ; b", 2, "';'"), ("a 'b", 2, "not closed"), ("\"", 0, "not closed"), ("é§", 2, "§")]
+            [("a ? b", 2, "'?'"), ("a 'b", 2, "not closed"), ("\"", 0, "not closed"), ("é§", 2, "§")]
         {
             let fault = lex(text).unwrap_err();
             assert_eq!(fault.place.start, at, "{text}");

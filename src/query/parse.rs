@@ -100,6 +100,10 @@ impl<'t, 'p> Parser<'t, 'p> {
         let explain = self.keywords(&["EXPLAIN"]);
         self.expect_keywords(&["SELECT"])?;
         let select = self.select()?;
+        if self.is_keyword(0, "FROM") {
+            let detail = "expected IN: the group stands behind it, a time behind FROM: SELECT … IN group FROM time";
+            return self.fault("bad_query", detail, self.place());
+        }
         self.expect_keywords(&["IN"])?;
         let group_place = self.place();
         let group = self.name("the name of a group")?;
@@ -115,6 +119,13 @@ impl<'t, 'p> Parser<'t, 'p> {
         let descending = self.order()?;
         let limit = if self.keywords(&["LIMIT"]) { Some(self.count()?) } else { None };
         let follow = self.keywords(&["FOLLOW"]);
+        if self.is_keyword(0, "GROUP") {
+            let detail = "no GROUP BY is needed: the columns that stand beside aggregates group them";
+            return self.fault("bad_query", detail, self.place());
+        }
+        if self.sign(";") && self.peek().is_some() {
+            return self.expected("the end");
+        }
         if self.peek().is_some() {
             return self.expected(following(from, to, predicate.is_some(), sample.is_some(), limit));
         }
@@ -147,6 +158,8 @@ impl<'t, 'p> Parser<'t, 'p> {
             Some(function) => {
                 self.at += 2;
                 let bare = matches!(function, Function::Count | Function::Bytes | Function::Rate);
+                // As elsewhere.
+                let _ = function == Function::Count && self.sign("*");
                 let column = if bare { None } else { Some(self.column("a column, such as data.delay")?) };
                 self.expect_sign(")")?;
                 Expression::Aggregate(function, column)
@@ -198,7 +211,9 @@ impl<'t, 'p> Parser<'t, 'p> {
             "data" => Column::Data,
             _ => {
                 let known = "offset, id, received, key, length, data or a path such as data.delay";
-                let detail = format!("there is no column `{word}`: expected {known}");
+                let time = matches!(&*word.to_ascii_lowercase(), "time" | "_time" | "timestamp" | "ts");
+                let hint = if time { " (an event's time is `received`)" } else { "" };
+                let detail = format!("there is no column `{word}`: expected {known}{hint}");
                 return self.fault("unknown_name", detail, place);
             }
         };

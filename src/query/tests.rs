@@ -79,6 +79,7 @@ fn columns_and_paths() {
         |query: &str| -> Vec<Cell> { rows(query, &sample()).into_iter().map(|mut row| row.remove(0)).collect() };
     use Cell::{Integer, Null, Number};
     assert_eq!(cells("SELECT offset IN g"), [0, 1, 2, 3, 4].map(Integer));
+    assert_eq!(cells("SELECT count(*) IN g;"), [Integer(5)]);
     assert_eq!(cells("select data.delay in g"), [Integer(5), Integer(-3), Null, Null, Number(2.5)]);
     assert_eq!(cells("SELECT data.user.id IN g LIMIT 5"), [Integer(1), Integer(2), Null, Null, Null]);
     assert_eq!(cells("SELECT data.legs[1].km IN g WHERE offset = 0"), [Number(2.5)]);

@@ -21,7 +21,7 @@ fn every_mistake_has_its_code_and_place() {
         ("SELECT count() AS n, ^bytes() AS n IN g", "bad_query", "two columns are called `n`"),
         ("SELECT * ^FROM g", "bad_query", "expected IN"),
         ("SELECT * IN ^", "bad_query", "the name of a group"),
-        ("SELECT * IN g ^GROUP", "bad_query", "expected FROM, TO, WHERE"),
+        ("SELECT * IN g ^HAVING", "bad_query", "expected FROM, TO, WHERE"),
         ("SELECT * IN g FROM ^yesterday", "bad_query", "expected a time"),
         ("SELECT * IN g FROM ^123456789012", "bad_query", "10, 13 or 16 digits"),
         ("SELECT * IN g FROM ^2026-11-25T00:00:00", "bad_query", "with its offset"),
@@ -47,7 +47,13 @@ fn every_mistake_has_its_code_and_place() {
         ("SELECT * IN g LIMIT ^-1", "bad_query", "a whole number"),
         ("SELECT * IN g LIMIT ^99999999999999999999", "bad_query", "a whole number"),
         ("SELECT * IN ^g TO now() FOLLOW", "bad_query", "FOLLOW"),
-        ("SELECT ^; IN g", "bad_query", "not expected"),
+        ("SELECT ^; IN g", "bad_query", "a column"),
+        ("SELECT ^? IN g", "bad_query", "not expected"),
+        ("SELECT * IN g; ^SELECT", "bad_query", "expected the end"),
+        ("SELECT count() ^FROM g", "bad_query", "SELECT … IN group FROM time"),
+        ("SELECT key, count() IN g ^GROUP BY key", "bad_query", "no GROUP BY is needed"),
+        ("SELECT * IN g WHERE ^time > now()", "unknown_name", "is `received`"),
+        ("SELECT sum(^*) IN g", "bad_query", "a column"),
     ] {
         let place = marked.find('^').unwrap();
         let text = marked.replacen('^', "", 1);
