@@ -4,7 +4,6 @@
 //! is still wanted.
 
 use super::system;
-use rustix::thread::CpuSet;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use tokio::sync::oneshot;
@@ -17,18 +16,18 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts so many threads, free to run on any of `cpus`.
+    /// Starts a thread on each of `cpus`. None moves from one to another: that alone costs whoever runs there milliseconds.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(name: &str, threads: usize, cpus: CpuSet) -> io::Result<Self> {
+    pub fn start(name: &str, cpus: &[usize]) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
-        for number in 0..threads {
+        for &cpu in cpus {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
-                // Refusals leave it on its parent's core, or as important as any other thread: worse, but not wrong.
-                let _ = rustix::thread::sched_setaffinity(None, &cpus);
+            std::thread::Builder::new().name(format!("{name}-{cpu}")).spawn(move || {
+                // Refusals leave it free to move, or as important as any other thread: worse, but not wrong.
+                let _ = system::pin(cpu);
                 let _ = system::take_what_is_left();
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -69,8 +68,8 @@ mod tests {
 
     #[test]
     fn jobs_run_with_the_lowest_priority_and_learn_that_nobody_waits() {
-        let (_, mask) = system::cpus().unwrap();
-        let background = Background::start("test", 1, mask).unwrap();
+        let (cpus, _) = system::cpus().unwrap();
+        let background = Background::start("test", &cpus[..1]).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let policy = |_: &dyn Fn() -> bool| {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();

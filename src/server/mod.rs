@@ -120,7 +120,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
         draining: AtomicBool::new(false),
         started: began,
         data: config.data.clone(),
-        queries: Queries::start(mask)?,
+        queries: Queries::start(&cpus, cores)?,
         config,
     });
     let owners: Vec<usize> = (0..usize::from(layout.shards)).map(|shard| shard % cores).collect();

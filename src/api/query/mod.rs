@@ -30,7 +30,6 @@ use crate::shard::cursor::{Cursor, Frames};
 use crate::shard::directory::Entry;
 use ask::{Ask, Kind, Next};
 use output::{Format, Output, Rows};
-use rustix::thread::CpuSet;
 use scan::Scan;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -95,13 +94,14 @@ struct Place {
 }
 
 impl Queries {
-    /// Starts the threads, which may run on any of `cpus`.
+    /// Starts the threads, one on each of `cpus` behind those that the cores have, or on all if none is left.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(cpus: CpuSet) -> std::io::Result<Self> {
-        let threads = (cpus.count() as usize).min(QUERY_THREADS_MAX);
-        Ok(Self { running: Mutex::default(), background: Background::start("query", threads, cpus)? })
+    pub fn start(cpus: &[usize], cores: usize) -> std::io::Result<Self> {
+        let cpus = cpus.get(cores..).filter(|left| !left.is_empty()).unwrap_or(cpus);
+        let cpus = &cpus[..cpus.len().min(QUERY_THREADS_MAX)];
+        Ok(Self { running: Mutex::default(), background: Background::start("query", cpus)? })
     }
 
     fn background(&self) -> &Background {
