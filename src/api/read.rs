@@ -1,6 +1,6 @@
 //! Events out, without a position: `GET /v1/groups/{group}/events`.
 //!
-//! What is asked for is found out here; [`finite`] and [`live`] answer.
+//! What is asked for is found out here; `finite` and `live` answer.
 
 use super::Context;
 use super::auth::Caller;
