@@ -90,12 +90,14 @@ impl Extent {
 }
 
 /// What is held of an answer.
-struct Held {
+struct Held<'c> {
     pieces: Vec<Frames>,
     /// Where the answer ends, as far as that was looked for.
     end: Extent,
     /// Whether it goes on behind what is held.
     more: bool,
+    /// Leave to hold more than the first piece.
+    _leave: Option<Leave<'c>>,
 }
 
 /// Writes a finite answer.
@@ -109,8 +111,7 @@ pub(super) async fn answer(
     bounds: Bounds,
     exchange: &mut Exchange,
 ) -> Result<(), Problem> {
-    let leave = Leave::take(context);
-    let Held { mut pieces, mut end, mut more } = hold(&mut cursor, format, &bounds, leave.is_some()).await?;
+    let Held { mut pieces, mut end, mut more, _leave } = hold(context, &mut cursor, format, &bounds).await?;
     let tail = cursor.range().await?.tail;
     more &= end.next < tail;
     let extent = Extent::at(end.from, end.gap);
@@ -128,7 +129,10 @@ pub(super) async fn answer(
     }
     if more && format != Format::Json {
         let mut ahead = Cursor::new(cursor.shards(), cursor.shard(), cursor.group(), end.next);
-        while step_or_end(&mut ahead, &mut Frames::default(), format, &bounds, &mut end).await? {}
+        let mut piece = Frames::default();
+        while step_or_end(&mut ahead, &mut piece, format, &bounds, &mut end).await? {
+            ring::park().await;
+        }
     }
     if format != Format::Json {
         writer.bounds.until = bounds.until.min(end.next);
@@ -147,9 +151,13 @@ pub(super) async fn answer(
     }
 }
 
-/// Looks for the end of an answer and holds what is met: of a JSON list the first piece, of others as much as may be held,
-/// the first piece alone without `leave`.
-async fn hold(cursor: &mut Cursor, format: Format, bounds: &Bounds, leave: bool) -> Result<Held, Fault> {
+/// Looks for the end of an answer and holds what is met: of a JSON list the first piece, of others as much as may be held.
+async fn hold<'c>(
+    context: &'c Context,
+    cursor: &mut Cursor,
+    format: Format,
+    bounds: &Bounds,
+) -> Result<Held<'c>, Fault> {
     let mut first = Frames::default();
     let mut end = Extent::at(cursor.offset(), None);
     let mut more = match step(cursor, &mut first, format, bounds, &mut end).await {
@@ -162,14 +170,15 @@ async fn hold(cursor: &mut Cursor, format: Format, bounds: &Bounds, leave: bool)
     };
     let mut bytes = first.bytes();
     let mut pieces = vec![first];
-    while more && leave && format != Format::Json && bytes < HELD_BYTES {
+    let leave = if more && format != Format::Json { Leave::take(context) } else { None };
+    while more && leave.is_some() && bytes < HELD_BYTES {
         ring::park().await;
         let mut piece = Frames::default();
         more = step_or_end(cursor, &mut piece, format, bounds, &mut end).await?;
         bytes += piece.bytes();
         pieces.push(piece);
     }
-    Ok(Held { pieces, end, more })
+    Ok(Held { pieces, end, more, _leave: leave })
 }
 
 /// Reads one piece of the log and moves over what of it belongs to the answer; false when the answer is complete.
