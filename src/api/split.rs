@@ -96,7 +96,7 @@ pub fn split<'b>(
 /// Decides how an event appears in JSON: as itself only if it is exactly one JSON value that can stand in any answer, as a
 /// string if it is UTF-8.
 pub fn classify(data: &[u8]) -> Encoding {
-    if str::from_utf8(data).is_err() {
+    if simdutf8::basic::from_utf8(data).is_err() {
         return Encoding::Bytes;
     }
     match json::whole(data) {
@@ -297,7 +297,7 @@ fn is_content_type(value: &[u8]) -> bool {
 
 /// Checks the whole body at once, which is much faster than line by line.
 fn require_utf8(body: &[u8]) -> Result<(), SplitFault> {
-    let Err(error) = str::from_utf8(body) else {
+    let Err(error) = simdutf8::compat::from_utf8(body) else {
         return Ok(());
     };
     let good = &body[..error.valid_up_to()];
