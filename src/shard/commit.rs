@@ -6,6 +6,7 @@
 //! strictly in index order. A failed write is final: what was in flight is unknown, and nothing is accepted any more.
 
 use super::{Fault, InFlight, Shard, State};
+use crate::io::ring;
 use crate::limits::{BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX};
 use crate::log::entry::{EntryBuilder, EntryKind, EntryPlace, PartKind};
 use std::io;
@@ -93,24 +94,29 @@ impl Shard {
         let writing = self.files[slot].write(buffer, position);
         tokio_uring::spawn(async move {
             let (result, buffer) = writing.await;
-            let state = &mut *shard.state.borrow_mut();
             if buffer.capacity() <= BUFFER_BYTES_KEPT {
-                state.free_buffers.push(buffer);
+                shard.state.borrow_mut().free_buffers.push(buffer);
             }
-            shard.written(state, place.index, result);
+            if shard.written(&mut shard.state.borrow_mut(), place.index, result) {
+                // The disk begins with the next entry before the answers to this one are made.
+                ring::park().await;
+            }
+            shard.answer(&mut shard.state.borrow_mut());
         });
     }
 
-    /// Entry `index` is durable, or never will be. Whatever is durable in index order becomes visible and is answered.
-    fn written(self: &Rc<Self>, state: &mut State, index: u64, result: io::Result<()>) {
+    /// Entry `index` is durable, or never will be. Whatever is durable in index order becomes visible. Whether the next entry
+    /// was handed to the ring.
+    fn written(self: &Rc<Self>, state: &mut State, index: u64, result: io::Result<()>) -> bool {
         if let Err(error) = result {
-            return self.fail(state, &format!("the journal of shard {} could not be written: {error}", self.number));
+            self.fail(state, &format!("the journal of shard {} could not be written: {error}", self.number));
+            return false;
         }
         if let Some(entry) = state.in_flight.iter_mut().find(|entry| entry.index == index) {
             entry.written = true;
         }
         if state.fault.is_some() {
-            return;
+            return false;
         }
         while let Some(entry) = state.in_flight.pop_front_if(|entry| entry.written) {
             debug_assert!(entry.index == state.durable_index + 1);
@@ -123,10 +129,13 @@ impl Shard {
                 state.covered_index = state.durable_index;
             }
         }
-        // What has gathered is submitted first: behind the answers it would wait for all of them to be sent.
-        if let Turn::Commit(kind) = self.turn(state, false) {
-            self.seal_and_write(state, kind);
-        }
+        let Turn::Commit(kind) = self.turn(state, false) else { return false };
+        self.seal_and_write(state, kind);
+        true
+    }
+
+    /// Wakes whoever waits for what is durable.
+    fn answer(&self, state: &mut State) {
         let durable = state.durable_index;
         state.waiters.extract_if(.., |(entry, _)| *entry <= durable).for_each(|(_, waker)| waker.wake());
         self.commit_turn.notify_one();
