@@ -95,8 +95,8 @@ impl<'p> Connection<'p> {
     }
 
     /// Gives everything that is still under way its last outcome.
-    pub fn abandon(&mut self, record: &mut Record<'_>) {
-        self.exchange.abandon(record);
+    pub fn abandon(&mut self, now: Instant, record: &mut Record<'_>) {
+        self.exchange.abandon(now, record);
     }
 
     /// Does what time asks for: connect, give up waiting, go on after a pause. Fails only if this process has no more
@@ -231,7 +231,7 @@ impl<'p> Connection<'p> {
         if kind != ErrorKind::ConnectionLost || self.exchange.waiting_since().is_some() {
             record.error(kind);
         }
-        self.exchange.lost(record);
+        self.exchange.lost(Instant::now(), record);
         self.out.clear();
         self.taken = 0;
         self.socket = Socket::None { not_before };

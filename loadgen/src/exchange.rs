@@ -157,23 +157,26 @@ impl<'p> Exchange<'p> {
     }
 
     /// The connection is gone: what was in flight is sent again if the broker drops repeats, else its outcome is unknown.
-    pub fn lost(&mut self, record: &mut Record<'_>) {
+    pub fn lost(&mut self, now: Instant, record: &mut Record<'_>) {
         self.partial.clear();
         while let Some(sent) = self.in_flight.pop_front() {
             if self.plan.producer.is_some() {
                 self.again(&sent, true);
             } else {
                 record.unknown.push(self.key(sent.request));
+                record.unanswered(sent.timing.planned, now);
             }
         }
     }
 
     /// The run is over: whatever has no outcome yet gets the one that is certain not to be wrong.
-    pub fn abandon(&mut self, record: &mut Record<'_>) {
+    pub fn abandon(&mut self, now: Instant, record: &mut Record<'_>) {
         while let Some(sent) = self.in_flight.pop_front() {
             record.unknown.push(self.key(sent.request));
+            record.unanswered(sent.timing.planned, now);
         }
         while let Some(again) = self.again.pop_front() {
+            record.unanswered(again.planned, now);
             let list = if again.perhaps_stored { &mut record.unknown } else { &mut record.refused };
             list.push(self.key(again.request));
         }

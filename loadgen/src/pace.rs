@@ -5,6 +5,7 @@
 //! free waits for nobody but the generator. So the generator's own delay counts from the later of the planned moment
 //! and the moment since which some connection has been free.
 
+use std::iter::{Peekable, Take};
 use std::time::{Duration, Instant};
 
 use crate::record::Window;
@@ -25,7 +26,9 @@ pub struct Pace {
 /// The open loop's state.
 #[derive(Debug)]
 struct Planned {
-    schedule: std::iter::Take<Schedule>,
+    schedule: Take<Schedule>,
+    /// The same once more where a count ends the run: what is not past of it.
+    ahead: Option<Peekable<Take<Schedule>>>,
     start: Instant,
     window: Window,
     /// The oldest moment that was not given out yet; `None` once the window is over.
@@ -43,6 +46,8 @@ pub struct Punctuality {
     pub late: u64,
     /// Of those, late although a connection was free for as long: the generator's own doing.
     pub late_by_generator: u64,
+    /// Sent more than [`LATE`] after the last moment of the whole plan, where a count ends the run.
+    pub overdue: u64,
     /// Never sent.
     pub unsent: u64,
 }
@@ -53,6 +58,7 @@ impl Punctuality {
         self.planned += other.planned;
         self.late += other.late;
         self.late_by_generator += other.late_by_generator;
+        self.overdue += other.overdue;
         self.unsent += other.unsent;
     }
 }
@@ -71,8 +77,9 @@ impl Pace {
     /// Requests begin at their planned moments within the window, counted from `start`; so many at most.
     pub fn open_loop(schedule: Schedule, most: u64, start: Instant, window: Window) -> Pace {
         let schedule = schedule.take(most as usize);
-        let mut plan =
-            Planned { schedule, start, window, next: None, free_since: None, punctuality: Punctuality::default() };
+        let ahead = window.until.is_none().then(|| schedule.clone().peekable());
+        let punctuality = Punctuality::default();
+        let mut plan = Planned { schedule, ahead, start, window, next: None, free_since: None, punctuality };
         plan.advance();
         Pace { shut: false, held: false, plan: Some(plan) }
     }
@@ -110,6 +117,7 @@ impl Pace {
         let own = plan.free_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since.max(planned)));
         plan.punctuality.late += u64::from(measured && now - planned > LATE);
         plan.punctuality.late_by_generator += u64::from(measured && own > LATE);
+        plan.punctuality.overdue += u64::from(measured && plan.is_over(now));
         plan.advance();
         Some(planned)
     }
@@ -149,6 +157,14 @@ impl Planned {
         self.next = next.filter(|next| self.window.until.is_none_or(|until| *next < until));
     }
 
+    /// Whether the last moment of a plan that a count ends is past, by more than [`LATE`].
+    fn is_over(&mut self, now: Instant) -> bool {
+        let Some(ahead) = &mut self.ahead else { return false };
+        let past = now.saturating_duration_since(self.start);
+        while ahead.next_if(|moment| *moment + LATE < past).is_some() {}
+        ahead.peek().is_none()
+    }
+
     /// Counts a planned request; says whether it is measured.
     fn count(&mut self, planned: Instant) -> bool {
         let measured = planned >= self.window.from;
@@ -182,7 +198,7 @@ mod tests {
         assert_eq!(pace.next(), Some(start + ms(100)));
         let late: Vec<_> = std::iter::from_fn(|| pace.take(start + ms(1950))).map(|at| at - start).collect();
         assert_eq!(late, (1..20).map(|n| ms(n * 100)).collect::<Vec<_>>());
-        assert_eq!(pace.punctuality(), Some(Punctuality { planned: 10, late: 10, late_by_generator: 0, unsent: 0 }));
+        assert_eq!(pace.punctuality(), Some(Punctuality { planned: 10, late: 10, ..Punctuality::default() }));
     }
 
     #[test]
@@ -210,6 +226,27 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| pace.take(end)).count(), 3);
         pace.shut(end, |_| panic!("all were sent"));
         assert_eq!(pace.punctuality().map(|found| found.planned), Some(3));
+    }
+
+    #[test]
+    fn what_is_sent_after_the_last_moment_of_a_counted_plan_is_overdue() {
+        let start = Instant::now();
+        let stage = Stage { length: Duration::ZERO, requests_per_second: 10.0 };
+        // Moments at 0, 100 … 900 ms; the warm-up takes the first three.
+        for (sends, overdue) in
+            [(&[(900, 9), (901, 1)][..], 0), (&[(900, 9), (902, 1)], 1), (&[(500, 4), (950, 6)], 6), (&[(5_000, 10)], 7)]
+        {
+            let schedule = Schedule::new(&[stage], Arrivals::Constant, 1, 0, 1);
+            let window = Window { from: start + ms(300), until: None };
+            let mut pace = Pace::open_loop(schedule, 10, start, window);
+            for (at, count) in sends {
+                assert!((0..*count).all(|_| pace.take(start + ms(*at)).is_some()));
+            }
+            assert_eq!(pace.punctuality().map(|found| (found.planned, found.overdue)), Some((7, overdue)), "{sends:?}");
+        }
+        let mut timed = pace(start);
+        while timed.take(start + ms(60_000)).is_some() {}
+        assert_eq!(timed.punctuality().map(|found| found.overdue), Some(0), "where time ends the run it is never sent");
     }
 
     #[test]

@@ -241,13 +241,22 @@ impl<'a> Record<'a> {
     /// Measures a request that was planned and never sent. It has waited at least until now; to leave it out would hide
     /// what the broker could not take.
     pub fn unsent(&mut self, planned: Instant, now: Instant) {
-        if planned >= self.window.from {
+        self.in_vain(planned, now, |sample, waited| {
+            sample.response.saturating_record(waited);
+            sample.send_lag.saturating_record(waited);
+        });
+    }
+
+    /// Measures a request that was planned and sent, and will not be answered any more.
+    pub fn unanswered(&mut self, planned: Instant, now: Instant) {
+        self.in_vain(planned, now, |sample, waited| sample.response.saturating_record(waited));
+    }
+
+    fn in_vain(&mut self, planned: Instant, now: Instant, note: impl Fn(&mut Sample, u64)) {
+        if self.planned && planned >= self.window.from {
             self.turn_to(now);
             let waited = now.saturating_duration_since(planned).as_nanos() as u64;
-            for sample in self.samples(planned) {
-                sample.response.saturating_record(waited);
-                sample.send_lag.saturating_record(waited);
-            }
+            self.samples(planned).for_each(|sample| note(sample, waited));
         }
     }
 

@@ -74,7 +74,7 @@ pub fn text(plan: &Plan, results: &Results) -> String {
 fn pacing(plan: &Plan, results: &Results) -> String {
     match (&plan.open_loop, results.punctuality) {
         (Some(open), Some(kept)) => format!(
-            "{} events/s ({}{}): {} sends, {} late by more than {} ({} by the generator), {} never sent",
+            "{} events/s ({}{}): {} sends, {} late by more than {} ({} by the generator), {}{} never sent",
             rate(plan.planned_rate(open)),
             open.arrivals.name(),
             if open.stages.len() > 1 { format!(", the first of {} stages", open.stages.len()) } else { String::new() },
@@ -82,6 +82,7 @@ fn pacing(plan: &Plan, results: &Results) -> String {
             grouped(kept.late),
             nanoseconds(LATE.as_nanos() as u64),
             grouped(kept.late_by_generator),
+            if kept.overdue > 0 { format!("{} after its end, ", grouped(kept.overdue)) } else { String::new() },
             grouped(kept.unsent),
         ),
         _ => NOTE.into(),
@@ -205,6 +206,7 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "sends": kept.planned,
             "late": kept.late,
             "late_by_generator": kept.late_by_generator,
+            "overdue": kept.overdue,
             "unsent": kept.unsent,
         })),
         "objectives": results.objectives(plan),
@@ -344,7 +346,7 @@ mod tests {
         let stages = vec![Stage { length: Duration::ZERO, requests_per_second: 2_500.0 }];
         let plan = Plan { open_loop: Some(OpenLoop { stages, arrivals: Arrivals::Poisson }), batch: 2, ..plan() };
         let mut results = results();
-        results.punctuality = Some(Punctuality { planned: 5_000, late: 7, late_by_generator: 2, unsent: 1 });
+        results.punctuality = Some(Punctuality { planned: 5_000, late: 7, late_by_generator: 2, overdue: 3, unsent: 1 });
         results.sample.response.record(7_000).unwrap();
         results.sample.send_lag.record(2_000).unwrap();
         let text = text(&plan, &results);
@@ -353,7 +355,7 @@ mod tests {
             "response     7.00 µs",
             "service       500 µs",
             "send lag     2.00 µs",
-            "5 000 events/s (poisson): 5 000 sends, 7 late by more than 1.00 ms (2 by the generator), 1 never sent",
+            "5 000 events/s (poisson): 5 000 sends, 7 late by more than 1.00 ms (2 by the generator), 3 after its end, 1 never sent",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

@@ -16,7 +16,8 @@ const JUDGED_MIN: Duration = Duration::from_secs(1);
 /// Share of "busy" answers above which the broker counts as overloaded.
 const PUSHED_BACK_MAX: f64 = 0.01;
 
-/// Share of planned requests above which it matters that they were late by the generator, or never sent.
+/// Share of planned requests above which it matters that they were late by the generator, or not sent by the end of the
+/// plan.
 const UNPUNCTUAL_MAX: f64 = 0.01;
 
 /// Whole seconds needed to say whether the rate drifted, and by how much it may.
@@ -138,14 +139,16 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
             format!("a generator thread was busy {running:.0} % of the time and without a core {waiting:.0} %");
         return (Verdict::GeneratorLimited, reason);
     }
-    if let Some(Punctuality { planned, late_by_generator, unsent, .. }) = evidence.punctuality {
+    if let Some(Punctuality { planned, late_by_generator, overdue, unsent, .. }) = evidence.punctuality {
         let too_many = |count: u64| count as f64 > UNPUNCTUAL_MAX * planned as f64;
         if too_many(late_by_generator) {
             let reason = format!("{late_by_generator} of {planned} sends were late though a connection was free");
             return (Verdict::GeneratorLimited, reason);
         }
-        if too_many(unsent) {
-            let reason = format!("{unsent} of {planned} sends were not made: all connections waited for answers");
+        let behind = overdue + unsent;
+        if too_many(behind) {
+            let reason =
+                format!("{behind} of {planned} sends were not made when the plan ended: all connections waited for answers");
             return (Verdict::Overloaded, reason);
         }
     }
@@ -184,7 +187,11 @@ mod tests {
     }
 
     fn kept(planned: u64, late_by_generator: u64, unsent: u64) -> Option<Punctuality> {
-        Some(Punctuality { planned, late: planned, late_by_generator, unsent })
+        Some(Punctuality { planned, late: planned, late_by_generator, overdue: 0, unsent })
+    }
+
+    fn overdue(overdue: u64, unsent: u64) -> Option<Punctuality> {
+        Some(Punctuality { planned: 1000, late: 1000, late_by_generator: 0, overdue, unsent })
     }
 
     fn sound<'r>() -> Evidence<'r> {
@@ -198,7 +205,7 @@ mod tests {
     /// What is changed about a sound run, and its verdict then.
     type Case = (fn(&mut Evidence<'_>), Verdict);
 
-    const CASES: [Case; 22] = [
+    const CASES: [Case; 25] = [
         (|_| {}, Verdict::Valid),
         (|run| error(run, ErrorKind::BadAnswer, 1), Verdict::Incorrect),
         (|run| run.undelivered = 1, Verdict::Incorrect),
@@ -218,6 +225,9 @@ mod tests {
         (|run| run.punctuality = kept(1000, 11, 0), Verdict::GeneratorLimited),
         (|run| run.punctuality = kept(1000, 0, 11), Verdict::Overloaded),
         (|run| run.punctuality = kept(1000, 11, 900), Verdict::GeneratorLimited),
+        (|run| run.punctuality = overdue(10, 0), Verdict::Valid),
+        (|run| run.punctuality = overdue(11, 0), Verdict::Overloaded),
+        (|run| run.punctuality = overdue(6, 5), Verdict::Overloaded),
         (|run| run.punctuality = kept(0, 0, 0), Verdict::Valid),
         (|run| error(run, ErrorKind::Status(503), 11), Verdict::Overloaded),
         (|run| error(run, ErrorKind::Status(429), 10), Verdict::Valid),

@@ -155,7 +155,7 @@ pub fn drive<'p>(run: Run<'p>, index: u32, shelf: Shelf<'p>) -> io::Result<Repor
     let ended = worker.turn()?;
     let closed = worker.close(Instant::now());
     for connection in &mut worker.connections {
-        connection.abandon(&mut worker.record);
+        connection.abandon(Instant::now(), &mut worker.record);
     }
     worker.record.publish();
     let closed_at = start + closed.wall;
