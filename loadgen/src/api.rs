@@ -9,6 +9,7 @@ use thiserror::Error;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode};
 
+use crate::plan::Plan;
 use crate::target::Target;
 
 /// Events and bytes asked for in one page: the most the broker gives.
@@ -90,6 +91,11 @@ impl Api {
             base: format!("{target}/v1/groups"),
             authorization: token.map(|token| format!("Bearer {token}")),
         }
+    }
+
+    /// A client of the broker that a plan is about.
+    pub fn of(plan: &Plan) -> Api {
+        Api::new(&plan.target, plan.token.as_deref(), plan.timeout)
     }
 
     /// Makes a group if it is not there. One that is there with another configuration is left as it is.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::cli::{CompareArguments, Output};
-use crate::produce::exit;
+use crate::process::exit;
 use crate::report;
 use crate::units::{nanoseconds, rate};
 

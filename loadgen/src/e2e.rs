@@ -17,7 +17,8 @@ use crate::consume::{self, Beside};
 use crate::descriptors::make_room;
 use crate::flight::Flight;
 use crate::plan::Plan;
-use crate::produce::{Company, Failure, conclude, exit, run_beside, stop_on_signals};
+use crate::process::{Failure, conduct, exit};
+use crate::produce::{Company, conclude, run_beside};
 use crate::results::Results;
 use crate::worker::Control;
 
@@ -43,25 +44,11 @@ pub struct Delivered {
 
 /// Runs the profile and says how the process ends.
 pub fn main(arguments: &E2eArguments) -> ExitCode {
-    let (plan, readers) = match arguments.plan() {
-        Ok(plans) => plans,
-        Err(error) => {
-            eprintln!("error: {error}\n  for all options: loadgen e2e --help");
-            return exit::USAGE.into();
-        }
-    };
-    let began = Timestamp::now();
-    let control = Control::default();
-    if let Err(error) = stop_on_signals(&control.stop) {
-        eprintln!("warning: signals end the run without a summary: {error}");
-    }
-    match run(&plan, &readers, &control) {
-        Ok((results, code)) => conclude(&plan, &results, code, &arguments.produce, began, &control),
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.exit_code().into()
-        }
-    }
+    conduct("e2e", arguments.plan(), |(plan, readers), control| {
+        let began = Timestamp::now();
+        let (results, code) = run(&plan, &readers, control)?;
+        Ok(conclude(&plan, &results, code, &arguments.produce, began, control))
+    })
 }
 
 /// Runs both sides.
@@ -70,9 +57,9 @@ pub fn main(arguments: &E2eArguments) -> ExitCode {
 /// When one of them has no results.
 pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Results, u8), Failure> {
     make_room(u64::from(plan.connections) + u64::from(readers.consumers))?;
-    plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(plan, &error))?;
+    plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(&plan.target, &error))?;
     if plan.create {
-        let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+        let api = Api::of(plan);
         plan.groups.iter().try_for_each(|group| api.create_group(group, Duration::ZERO))?;
     }
     let flight = Flight::new(plan);

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::plan::{OpenLoop, Plan};
-use crate::produce::{Failure, run};
+use crate::process::Failure;
+use crate::produce::run;
 use crate::results::Results;
 use crate::schedule::{Arrivals, Stage};
 use crate::units::rate;

@@ -11,6 +11,7 @@
 //!  mixed       services, browsers, consumers and observers at once
 //!  find        the same again and again, for the highest rate that meets the objectives
 //!  compare     two reports beside each other
+//!  process     what all of them do around a run: signals, the summary and the report at the end, exit codes
 //!  progress    one line a second, from its own thread
 //!  report      the files that a run leaves
 //!  summary     the dozen lines (or the JSON object) at the end
@@ -51,6 +52,7 @@ pub mod find;
 pub mod mixed;
 pub mod produce;
 
+pub mod process;
 pub mod progress;
 pub mod report;
 pub mod results;

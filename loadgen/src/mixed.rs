@@ -11,14 +11,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::cli::{MixedArguments, Output};
+use crate::cli::{MixedArguments, ProduceArguments};
 use crate::consume::plan::ConsumePlan;
 use crate::consume::{self, Beside, Outcome};
 use crate::descriptors::make_room;
 use crate::e2e::wait_for;
 use crate::plan::Plan;
-use crate::produce::{Company, Failure, exit, exit_code, leave, run_beside, stop_on_signals, tell_faults};
-use crate::report::Report;
+use crate::process::{Ending, Failure, conduct, exit};
+use crate::produce::{Company, run_beside, tell_faults};
 use crate::results::Results;
 use crate::summary::{self, QUANTILES};
 use crate::units::{grouped, nanoseconds, rate};
@@ -53,54 +53,32 @@ struct Mixed {
 
 /// Runs the profile and says how the process ends.
 pub fn main(arguments: &MixedArguments) -> ExitCode {
-    let parts = match arguments.parts() {
-        Ok(parts) => parts,
-        Err(error) => {
-            eprintln!("error: {error}\n  for all options: loadgen mixed --help");
-            return exit::USAGE.into();
-        }
-    };
-    let began = Timestamp::now();
-    let control = Control::default();
-    if let Err(error) = stop_on_signals(&control.stop) {
-        eprintln!("warning: signals end the run without a summary: {error}");
-    }
-    match run(&parts, &control) {
-        Ok((mixed, code)) => {
-            tell_faults(&mixed.services);
-            tell_faults(&mixed.browsers);
-            mixed.consumers.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
-            let summary = mixed.json(&parts);
-            match arguments.produce.output {
-                Output::Text => println!("{}", mixed.text(&parts)),
-                Output::Json => println!("{summary}"),
-            }
-            let exit_code = exit_code(code, &control);
-            let plan = &parts.services;
-            let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
-            leave(arguments.produce.out.as_deref(), &api, exit_code, |broker_version| Report {
-                summary,
-                clocks: mixed.clocks(),
-                points: &mixed.services.points,
-                began,
-                broker_version,
-                exit_code,
-            })
-        }
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.exit_code().into()
-        }
-    }
+    conduct("mixed", arguments.parts(), |parts, control| {
+        let began = Timestamp::now();
+        let (mixed, code) = run(&parts, control)?;
+        tell_faults(&mixed.services);
+        tell_faults(&mixed.browsers);
+        mixed.consumers.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
+        let ending = Ending {
+            text: mixed.text(&parts),
+            summary: mixed.json(&parts),
+            clocks: mixed.clocks(),
+            points: &mixed.services.points,
+            began,
+            code,
+        };
+        let ProduceArguments { output, out, .. } = &arguments.produce;
+        Ok(ending.tell(*output, out.as_deref(), &Api::of(&parts.services), control))
+    })
 }
 
 fn run(parts: &Parts, control: &Control) -> Result<(Mixed, u8), Failure> {
     let Parts { services, browsers, consumers, observers } = parts;
     let connections = [services.connections, browsers.connections, consumers.consumers, observers.consumers];
     make_room(connections.into_iter().map(u64::from).sum())?;
-    services.target.reach(services.timeout).map_err(|error| Failure::unreachable(services, &error))?;
+    services.target.reach(services.timeout).map_err(|error| Failure::unreachable(&services.target, &error))?;
     if services.create {
-        let api = Api::new(&services.target, services.token.as_deref(), services.timeout);
+        let api = Api::of(services);
         services.groups.iter().try_for_each(|group| api.create_group(group, Duration::ZERO))?;
     }
     let readers = || Beside { flight: None, subscribed: AtomicBool::new(false), events: AtomicU64::new(0) };

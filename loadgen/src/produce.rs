@@ -1,41 +1,28 @@
 //! The `produce` profile from its first request to its exit code: set up, drive, read back, judge, print.
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use thiserror::Error;
 
-use crate::api::{Api, ApiError};
-use crate::cli::{Output, ProduceArguments};
+use crate::api::Api;
+use crate::cli::ProduceArguments;
 use crate::descriptors::make_room;
 use crate::find::find_max;
 use crate::flight::Flight;
 use crate::plan::Plan;
+use crate::process::{Ending, Failure, api_code, conduct, exit};
 use crate::progress::{self, Board};
 use crate::record::Sample;
-use crate::report;
 use crate::request::Requests;
 use crate::results::{Results, Verification, merge};
 use crate::summary;
 use crate::verdict::Verdict;
 use crate::verify::verify;
 use crate::worker::{Control, Ended, Gate, Report, Run, drive};
-
-/// Exit codes; 0 is success.
-pub(crate) mod exit {
-    pub(crate) const FAILED: u8 = 1;
-    pub(crate) const USAGE: u8 = 2;
-    pub(crate) const UNREACHABLE: u8 = 3;
-    pub(crate) const REFUSED: u8 = 4;
-    pub(crate) const MISSED: u8 = 99;
-    pub(crate) const INTERRUPTED: u8 = 130;
-}
 
 /// What else goes on in the process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,59 +33,21 @@ pub struct Company<'f> {
     pub quiet: bool,
 }
 
-/// Why a run has no results.
-#[derive(Debug, Error)]
-pub enum Failure {
-    /// Nobody listens.
-    #[error("cannot reach {url}: {cause}\n  is the broker running? start one with: eddyline dev")]
-    Unreachable {
-        /// Where.
-        url: String,
-        /// What the system says.
-        cause: String,
-    },
-    /// The broker wants none of it.
-    #[error("the broker refused the load: {0}")]
-    Refused(String),
-    /// A request before the load failed.
-    #[error(transparent)]
-    Setup(#[from] ApiError),
-    /// The generator's own trouble.
-    #[error("the generator cannot go on: {0}\n  with many connections, raise the limit: ulimit -n 65536")]
-    Local(#[from] std::io::Error),
-}
-
 /// Runs the profile and says how the process ends.
 pub fn main(arguments: &ProduceArguments) -> ExitCode {
-    let mut plan = match arguments.plan() {
-        Ok(plan) => plan,
-        Err(error) => {
-            eprintln!("error: {error}\n  for all options: loadgen produce --help");
-            return exit::USAGE.into();
-        }
-    };
-    let began = Timestamp::now();
-    let control = Control::default();
-    if let Err(error) = stop_on_signals(&control.stop) {
-        eprintln!("warning: signals end the run without a summary: {error}");
-    }
-    let ran = if arguments.find_max {
-        let guess = arguments.rate.map(|rate| rate as f64);
-        find_max(&mut plan, arguments.arrivals, guess, &control).map(|found| {
+    conduct("produce", arguments.plan(), |mut plan, control| {
+        let began = Timestamp::now();
+        let (results, code) = if arguments.find_max {
+            let guess = arguments.rate.map(|rate| rate as f64);
+            let found = find_max(&mut plan, arguments.arrivals, guess, control)?;
             eprintln!("{}", found.sentence());
             let missed = if found.met.is_some() { found.code } else { exit::MISSED };
             (found.results, if found.code == 0 { missed } else { found.code })
-        })
-    } else {
-        run(&plan, &control)
-    };
-    match ran {
-        Ok((results, code)) => conclude(&plan, &results, code, arguments, began, &control),
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.exit_code().into()
-        }
-    }
+        } else {
+            run(&plan, control)?
+        };
+        Ok(conclude(&plan, &results, code, arguments, began, control))
+    })
 }
 
 /// Says on stderr what was wrong first.
@@ -111,13 +60,7 @@ pub(crate) fn tell_faults(results: &Results) {
     }
 }
 
-/// A run's code, or that of an interrupt if nothing worse happened.
-pub(crate) fn exit_code(code: u8, control: &Control) -> u8 {
-    let interrupted = code == 0 && control.stop.load(Ordering::Relaxed);
-    if interrupted { exit::INTERRUPTED } else { code }
-}
-
-/// Prints the summary, leaves the report if one is asked for, and says how the process ends.
+/// Tells what a run came to, and gives the exit code.
 pub(crate) fn conclude(
     plan: &Plan,
     results: &Results,
@@ -125,54 +68,21 @@ pub(crate) fn conclude(
     arguments: &ProduceArguments,
     began: Timestamp,
     control: &Control,
-) -> ExitCode {
+) -> u8 {
     tell_faults(results);
     summary::stage_lines(plan, results).iter().for_each(|line| eprintln!("{line}"));
-    let summary = summary::json(plan, results);
-    match arguments.output {
-        Output::Text => println!("{}", summary::text(plan, results)),
-        Output::Json => println!("{summary}"),
-    }
-    let exit_code = exit_code(code, control);
     let Sample { response, service, send_lag, .. } = &results.sample;
     let delivered = results.delivered.as_ref().map(|delivered| ("end-to-end", &delivered.end_to_end));
     let clocks = [("response", response), ("service", service), ("send-lag", send_lag)].into_iter().chain(delivered);
-    let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
-    leave(arguments.out.as_deref(), &api, exit_code, |broker_version| report::Report {
-        summary,
+    let ending = Ending {
+        text: summary::text(plan, results),
+        summary: summary::json(plan, results),
         clocks: clocks.collect(),
         points: &results.points,
         began,
-        broker_version,
-        exit_code,
-    })
-}
-
-/// Writes a report, if there is a directory for it, and ends with the code, or with that of a failure to write.
-pub(crate) fn leave<'r>(
-    out: Option<&Path>,
-    api: &Api,
-    code: u8,
-    report: impl FnOnce(Option<String>) -> report::Report<'r>,
-) -> ExitCode {
-    let written = out.map_or(Ok(()), |out| report::Folder::open(out)?.write(&report(api.version())));
-    match written {
-        Ok(()) => code.into(),
-        Err(error) => {
-            eprintln!("error: {error}");
-            exit::FAILED.into()
-        }
-    }
-}
-
-/// The first signal ends the load and leaves verification and summary; the second ends the process.
-pub(crate) fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        // The order matters: the shutdown looks at the flag before this signal sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(stop))?;
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
-    }
-    Ok(())
+        code,
+    };
+    ending.tell(arguments.output, arguments.out.as_deref(), &Api::of(plan), control)
 }
 
 /// Runs the plan. The code is that of the process, unless it was interrupted.
@@ -189,8 +99,8 @@ pub fn run(plan: &Plan, control: &Control) -> Result<(Results, u8), Failure> {
 /// When there are no results.
 pub fn run_beside(plan: &Plan, control: &Control, company: Company<'_>) -> Result<(Results, u8), Failure> {
     make_room(plan.connections.into())?;
-    let address = plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(plan, &error))?;
-    let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+    let address = plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(&plan.target, &error))?;
+    let api = Api::of(plan);
     let bases = set_up(plan, &api)?;
     let requests = Requests::new(plan);
     let board = Board::new(plan.threads);
@@ -234,7 +144,7 @@ fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u6
         results.verification = match verify(load.plan, api, beliefs, &board.read_back) {
             Ok(findings) => Verification::Done(findings),
             Err(error) => {
-                code = error_code(&error);
+                code = api_code(&error);
                 Verification::Unfinished(error.to_string())
             }
         };
@@ -269,27 +179,4 @@ fn drive_all<'p>(load: Run<'p>, board: &'p Board) -> Result<Vec<Report<'p>>, Fai
             })
             .collect()
     })
-}
-
-fn error_code(error: &ApiError) -> u8 {
-    match error {
-        ApiError::Unreachable(_) => exit::UNREACHABLE,
-        ApiError::Refused { .. } => exit::REFUSED,
-        ApiError::Unusable { .. } => exit::FAILED,
-    }
-}
-
-impl Failure {
-    pub(crate) fn unreachable(plan: &Plan, error: &std::io::Error) -> Failure {
-        Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() }
-    }
-
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Failure::Unreachable { .. } => exit::UNREACHABLE,
-            Failure::Refused(_) => exit::REFUSED,
-            Failure::Setup(error) => error_code(error),
-            Failure::Local(_) => exit::FAILED,
-        }
-    }
 }

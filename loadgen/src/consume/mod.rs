@@ -16,7 +16,6 @@ mod worker;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -28,10 +27,10 @@ use crate::api::Api;
 use crate::cli::{ConsumeArguments, Output};
 use crate::descriptors::make_room;
 use crate::flight::Flight;
-use crate::produce::{Failure, exit, leave, stop_on_signals};
-use crate::report::Report;
+use crate::process::{Ending, Failure, conduct, exit};
 use crate::units::{grouped, rate};
 use crate::verdict::Verdict;
+use crate::worker::Control;
 use plan::{ConsumePlan, Kind};
 use tally::Tally;
 use worker::{Run, drive};
@@ -56,18 +55,9 @@ pub(crate) struct Beside<'f> {
 
 /// Runs the profile and says how the process ends.
 pub fn main(arguments: &ConsumeArguments) -> ExitCode {
-    let plan = match arguments.plan() {
-        Ok(plan) => plan,
-        Err(error) => {
-            eprintln!("error: {error}\n  for all options: loadgen consume --help");
-            return exit::USAGE.into();
-        }
-    };
-    let stop = Arc::new(AtomicBool::new(false));
-    if let Err(error) = stop_on_signals(&stop) {
-        eprintln!("warning: signals end the run without a summary: {error}");
-    }
-    conclude(&plan, &stop, arguments.output, arguments.out.as_deref())
+    conduct("consume", arguments.plan(), |plan, control| {
+        conclude(&plan, control, arguments.output, arguments.out.as_deref())
+    })
 }
 
 /// The summary for programs.
@@ -75,47 +65,34 @@ pub(crate) fn json(plan: &ConsumePlan, outcome: &Outcome) -> serde_json::Value {
     summary::json(plan, outcome)
 }
 
-/// Runs a plan, prints its summary and leaves its report.
-pub(crate) fn conclude(plan: &ConsumePlan, stop: &AtomicBool, output: Output, out: Option<&Path>) -> ExitCode {
+/// Runs a plan, tells what it came to, and gives the exit code.
+pub(crate) fn conclude(
+    plan: &ConsumePlan,
+    control: &Control,
+    output: Output,
+    out: Option<&Path>,
+) -> Result<u8, Failure> {
     let began = Timestamp::now();
-    match run(plan, stop, None) {
-        Ok(outcome) => {
-            outcome.tally.examples.iter().for_each(|example| eprintln!("wrong: {example}"));
-            outcome.tally.refusal.iter().for_each(|refusal| eprintln!("refused: {refusal}"));
-            let summary = summary::json(plan, &outcome);
-            match output {
-                Output::Text => println!("{}", summary::text(plan, &outcome)),
-                Output::Json => println!("{summary}"),
-            }
-            let exit_code = match outcome.tally.verdict().0 {
-                Verdict::Incorrect => exit::FAILED,
-                _ if stop.load(Ordering::Relaxed) => exit::INTERRUPTED,
-                _ => 0,
-            };
-            let Tally { answer, delivery, ack, .. } = &outcome.tally;
-            let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
-            leave(out, &api, exit_code, |broker_version| Report {
-                summary,
-                clocks: vec![("answer", answer), ("delivery", delivery), ("ack", ack)],
-                points: &[],
-                began,
-                broker_version,
-                exit_code,
-            })
-        }
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            failure.exit_code().into()
-        }
-    }
+    let outcome = run(plan, &control.stop, None)?;
+    let Tally { answer, delivery, ack, examples, refusal, .. } = &outcome.tally;
+    examples.iter().for_each(|example| eprintln!("wrong: {example}"));
+    refusal.iter().for_each(|refusal| eprintln!("refused: {refusal}"));
+    let ending = Ending {
+        text: summary::text(plan, &outcome),
+        summary: summary::json(plan, &outcome),
+        clocks: vec![("answer", answer), ("delivery", delivery), ("ack", ack)],
+        points: &[],
+        began,
+        code: if outcome.tally.verdict().0 == Verdict::Incorrect { exit::FAILED } else { 0 },
+    };
+    let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
+    Ok(ending.tell(output, out, &api, control))
 }
 
 /// Runs the plan, beside producers or alone. Beside others it ends when `stop` is set, and is quiet.
 pub(crate) fn run(plan: &ConsumePlan, stop: &AtomicBool, beside: Option<&Beside<'_>>) -> Result<Outcome, Failure> {
     make_room(plan.consumers.into())?;
-    let unreachable =
-        |error: std::io::Error| Failure::Unreachable { url: plan.target.to_string(), cause: error.to_string() };
-    let address = plan.target.reach(plan.timeout).map_err(unreachable)?;
+    let address = plan.target.reach(plan.timeout).map_err(|error| Failure::unreachable(&plan.target, &error))?;
     let api = Api::new(&plan.target, plan.token.as_deref(), plan.timeout);
     let run_name = format!("loadgen-{:06x}", fastrand::u32(..1 << 24));
     let names: Vec<String> = (0..plan.consumers).map(|number| format!("{run_name}-{number}")).collect();
