@@ -191,6 +191,9 @@ pub struct ProduceArguments {
     /// producer name of its own in the query.
     #[arg(long, conflicts_with_all = ["format", "pipeline", "keys", "full_answers"])]
     pub browser_like: bool,
+    /// Origin of the pages, such as https://shop.example; the broker must allow it [default: the broker's own].
+    #[arg(long, value_name = "ORIGIN")]
+    pub origin: Option<String>,
     /// Events in a request; 1 posts single events [default: 1, browsers 10].
     #[arg(short, long, hide_default_value = true, default_value_t = 1, default_value_if("browser_like", "true", "10"), value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub batch: u32,
@@ -284,6 +287,9 @@ pub enum UsageError {
     /// Options that contradict the profile.
     #[error("{0} cannot go with {1}")]
     Together(&'static str, &'static str),
+    /// An option of something that was not asked for.
+    #[error("{0} is for {1}")]
+    Without(&'static str, &'static str),
     /// More than one process can have.
     #[error("--consumers {0}: at most {CONSUMERS_MAX}")]
     Consumers(u64),
@@ -324,7 +330,7 @@ impl ProduceArguments {
             framing,
             payload,
             keys: self.keys(seed)?,
-            browser: self.browser_like,
+            browser: self.browser()?,
             seed,
             size_text,
             open_loop: self.open_loop(),
@@ -344,6 +350,15 @@ impl ProduceArguments {
         match self.keys {
             Some(count) if count > KEYS_MAX => Err(UsageError::Keys(count)),
             count => Ok(count.map(|count| Keys::new(seed, count, self.key_spread))),
+        }
+    }
+
+    /// The origin of the pages, if there are any.
+    fn browser(&self) -> Result<Option<String>, UsageError> {
+        match &self.origin {
+            Some(_) if !self.browser_like => Err(UsageError::Without("--origin", "pages: --browser-like")),
+            Some(origin) => header_value(origin, "--origin").map(Some),
+            None => Ok(self.browser_like.then(|| format!("http://{}", self.url.authority))),
         }
     }
 

@@ -101,9 +101,9 @@ pub struct Plan {
     pub payload: Payload,
     /// Keys of the events, if they have any: each its own in single posts and frames, one a batch in lines and arrays.
     pub keys: Option<Keys>,
-    /// Requests as a page in a browser makes them: nothing in the head that would need a preflight, what is needed in
+    /// Requests as a page of this origin makes them: nothing in the head that would need a preflight, what is needed in
     /// the query.
-    pub browser: bool,
+    pub browser: Option<String>,
     /// Seed of the generated payload.
     pub seed: u64,
     /// How sizes are described in the summary.
@@ -244,7 +244,7 @@ pub(crate) mod tests {
             framing: Framing::Single,
             payload: Payload::Generated(Generated::new(1, Sizes { least: 64, most: 64 }, None)),
             keys: None,
-            browser: false,
+            browser: None,
             seed: 1,
             size_text: "64 B".into(),
             open_loop: None,

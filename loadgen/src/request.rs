@@ -3,6 +3,18 @@
 
 use crate::plan::{Framing, Plan, Producer, RequestKey};
 
+/// What a browser adds to a request that a page makes with `fetch`, in a current Chromium's words.
+const BROWSER: &str = "Connection: keep-alive\r\n\
+    sec-ch-ua-platform: \"Linux\"\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
+    sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\n\
+    sec-ch-ua-mobile: ?0\r\n\
+    Accept: */*\r\n\
+    Sec-Fetch-Mode: cors\r\n\
+    Sec-Fetch-Dest: empty\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Accept-Language: en-US,en;q=0.9\r\n";
+
 /// Renders the requests of a plan; shared by all workers.
 #[derive(Debug)]
 pub struct Requests<'p> {
@@ -124,24 +136,31 @@ fn head(plan: &Plan, group: &str) -> Head {
     let resource = if plan.framing == Framing::Single { "events" } else { "batch" };
     let line = format!("POST {}/v1/groups/{group}/{resource}", plan.target.prefix);
     let mut headers = format!("Host: {}\r\n", plan.target.authority);
-    if let Some(token) = plan.token.as_ref().filter(|_| !plan.browser) {
-        headers += &format!("Authorization: Bearer {token}\r\n");
+    match (&plan.browser, &plan.token) {
+        (Some(origin), _) => {
+            let site = if *origin == format!("http://{}", plan.target.authority) { "same-origin" } else { "cross-site" };
+            headers += BROWSER;
+            headers += &format!("Origin: {origin}\r\nSec-Fetch-Site: {site}\r\nReferer: {origin}/\r\n");
+        }
+        (None, Some(token)) => headers += &format!("Authorization: Bearer {token}\r\n"),
+        (None, None) => {}
     }
     headers += match plan.framing {
         Framing::Single => "",
         Framing::Json => "Content-Type: application/json\r\n",
         Framing::Ndjson => "Content-Type: application/x-ndjson\r\n",
+        Framing::Text if plan.browser.is_some() => "Content-Type: text/plain;charset=UTF-8\r\n",
         Framing::Text => "Content-Type: text/plain\r\n",
         Framing::Binary => "Content-Type: application/vnd.eddyline.batch\r\n",
     };
     if !plan.full_answers {
         headers += "Prefer: return=minimal\r\n";
     }
-    let token = plan.token.as_ref().filter(|_| plan.browser).map(|token| format!("token={token}&"));
+    let token = plan.token.as_ref().filter(|_| plan.browser.is_some()).map(|token| format!("token={token}&"));
     let query = format!("?{}", token.unwrap_or_default());
     let parts = match &plan.producer {
         None => [format!("{line}{} HTTP/1.1\r\n{headers}", query.trim_end_matches(['?', '&'])), "".into(), "".into()],
-        Some(Producer { name, epoch }) if plan.browser => [
+        Some(Producer { name, epoch }) if plan.browser.is_some() => [
             format!("{line}{query}producer={name}-"),
             format!("&epoch={epoch}&seq="),
             format!(" HTTP/1.1\r\n{headers}"),
@@ -224,18 +243,33 @@ mod tests {
     #[test]
     fn a_browser_says_everything_in_the_query_and_needs_no_preflight() {
         let browser = Plan {
-            browser: true,
+            browser: Some("https://shop.example".into()),
             full_answers: true,
             token: Some("edl_x".into()),
             producer: Some(Producer { name: "tab".into(), epoch: 9 }),
             connections: 3,
             ..of_lines("1\n22\n3\n4\n5\n6", Framing::Text, 2)
         };
+        let site = "Origin: https://shop.example\r\nSec-Fetch-Site: cross-site\r\nReferer: https://shop.example/\r\n";
         assert_eq!(
             rendered(&browser, 2, 0),
-            "POST /v1/groups/load/batch?token=edl_x&producer=tab-2&epoch=9&seq=0 HTTP/1.1\r\nHost: 127.0.0.1:4437\r\n\
-             Content-Type: text/plain\r\nContent-Length: 4\r\n\r\n5\n6\n"
+            format!(
+                "POST /v1/groups/load/batch?token=edl_x&producer=tab-2&epoch=9&seq=0 HTTP/1.1\r\n\
+                 Host: 127.0.0.1:4437\r\n{BROWSER}{site}Content-Type: text/plain;charset=UTF-8\r\n\
+                 Content-Length: 4\r\n\r\n5\n6\n"
+            )
         );
+        // Of these a page may send any without asking first: the Fetch standard's safelist and what the browser adds.
+        let simple = ["accept", "accept-language", "content-type"];
+        let own = ["host", "connection", "content-length", "origin", "referer", "user-agent", "accept-encoding"];
+        let text = rendered(&browser, 0, 0);
+        for line in text.split("\r\n\r\n").next().unwrap().lines().skip(1) {
+            let name = line.split(':').next().unwrap().to_ascii_lowercase();
+            let known = simple.contains(&&*name) || own.contains(&&*name);
+            assert!(known || name.starts_with("sec-"), "{name} needs a preflight");
+        }
+        let served = Plan { browser: Some("http://127.0.0.1:4437".into()), ..of_lines("1", Framing::Text, 1) };
+        assert!(rendered(&served, 0, 0).contains("\r\nSec-Fetch-Site: same-origin\r\n"));
         let nameless = Plan { producer: None, ..browser };
         assert!(rendered(&nameless, 0, 0).starts_with("POST /v1/groups/load/batch?token=edl_x HTTP/1.1\r\n"));
         let free = Plan { token: None, ..nameless };

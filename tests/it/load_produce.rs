@@ -44,4 +44,15 @@ fn browsers_post_without_a_preflight_and_are_deduplicated() {
         tails.push(tail());
     }
     assert_eq!((tails[1] - tails[0], tails[2] - tails[1]), (500, 0), "the second time everything is known");
+    let foreign = ["produce", "--url", &url, "--group", "load", "--browser-like", "--origin", "https://shop.example"];
+    let refused = run(loadgen(), &foreign, "");
+    let refused = refused.with(4);
+    assert!(refused.stderr.contains("403 origin_not_allowed"), "{}", refused.stderr);
+}
+
+#[test]
+fn pages_of_an_origin_that_the_broker_allows_may_post() {
+    let broker = Broker::start(&[("http.cors", "[\"https://shop.example\"]")]);
+    let summary = produce(&broker, "-n 100 -c 5 --browser-like --rate 10k --origin https://shop.example");
+    assert_eq!(summary["verify"]["verified"], json!(100), "{summary}");
 }

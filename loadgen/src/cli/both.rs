@@ -110,7 +110,7 @@ impl MixedArguments {
         if self.produce.browser_like {
             return Err(UsageError::Together("--browser-like", "mixed, which has --browsers"));
         }
-        let services = one_group(&self.produce)?;
+        let services = one_group(&ProduceArguments { origin: None, ..self.produce.clone() })?;
         let Some(length) = services.time() else {
             return Err(UsageError::Together("a number of events", "mixed, whose parts end together"));
         };

@@ -71,10 +71,12 @@ fn a_rate_is_in_events_and_stages_take_their_time() {
 #[test]
 fn browsers_are_paced_named_and_ask_for_nothing_that_needs_a_preflight() {
     let plan = planned("--browser-like -c 20").unwrap();
-    assert!(plan.browser && plan.full_answers && plan.producer.as_ref().unwrap().name.starts_with("tab-"));
+    assert!(plan.full_answers && plan.producer.as_ref().unwrap().name.starts_with("tab-"));
+    assert_eq!(plan.browser.as_deref(), Some("http://127.0.0.1:4437"), "a page that the broker serves itself");
     assert_eq!((plan.framing, plan.batch), (Framing::Text, 10));
     assert_eq!(plan.open_loop.as_ref().unwrap().stages[0].requests_per_second, 20.0);
-    let plan = planned("--browser-like -c 20 -b 1 --rate 5 --producer-id me").unwrap();
+    let plan = planned("--browser-like -c 20 -b 1 --rate 5 --producer-id me --origin https://a.example").unwrap();
+    assert_eq!(plan.browser.as_deref(), Some("https://a.example"));
     assert_eq!((plan.framing, plan.producer.unwrap().name), (Framing::Text, "me".into()));
     assert_eq!(plan.open_loop.unwrap().stages[0].requests_per_second, 5.0);
 }
@@ -121,6 +123,7 @@ fn what_means_nothing_is_refused_with_its_reason() {
         ("--timeout 0s".to_owned(), "--timeout must be more"),
         ("--producer-id p --pipeline 65".to_owned(), "at most 64"),
         ("--producer-id é".to_owned(), "--producer-id: only visible ASCII"),
+        ("--origin https://a.example".to_owned(), "--origin is for pages: --browser-like"),
         ("--payload /nowhere".to_owned(), "--payload /nowhere: "),
         ("--token-file /nowhere".to_owned(), "--token-file /nowhere: "),
         (of(&empty, ""), "holds no event"),

@@ -132,7 +132,7 @@ fn line(offset: usize, data: &[u8]) -> String {
 
 /// The events of a batch, read strictly.
 pub(super) fn split_batch(media_type: &str, body: &[u8]) -> Vec<Vec<u8>> {
-    match media_type {
+    match media_type.split(';').next().unwrap() {
         "application/json" => {
             let elements: Vec<&RawValue> = serde_json::from_slice(body).unwrap();
             elements.into_iter().map(|element| element.get().as_bytes().to_vec()).collect()
@@ -142,7 +142,7 @@ pub(super) fn split_batch(media_type: &str, body: &[u8]) -> Vec<Vec<u8>> {
             let lines: Vec<Vec<u8>> = lines.map(<[u8]>::to_vec).collect();
             for line in &lines {
                 assert!(!line.is_empty() && !line.ends_with(b"\r"));
-                assert!(media_type == "text/plain" || serde_json::from_slice::<&RawValue>(line).is_ok());
+                assert!(media_type.starts_with("text/plain") || serde_json::from_slice::<&RawValue>(line).is_ok());
                 std::str::from_utf8(line).unwrap();
             }
             lines
