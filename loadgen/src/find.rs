@@ -10,6 +10,7 @@ use crate::process::Failure;
 use crate::produce::run;
 use crate::results::Results;
 use crate::schedule::{Arrivals, Stage};
+use crate::slo;
 use crate::units::rate;
 use crate::verdict::Verdict;
 use crate::worker::Control;
@@ -67,6 +68,14 @@ impl Search {
     }
 }
 
+/// A run at one rate.
+struct Ran {
+    results: Results,
+    /// Exit code of it by itself.
+    code: u8,
+    objectives: Vec<slo::Outcome>,
+}
+
 /// Searches from `guess` events a second, or from half of what a closed loop comes to. Each run is as long as the plan
 /// says, and told on stderr.
 ///
@@ -83,10 +92,7 @@ pub fn find_max(plan: &mut Plan, arrivals: Arrivals, guess: Option<f64>, control
             (most / 2.0).max(RATE_MIN)
         }
     };
-    let mut search = Search { guess, met: None, missed: None, runs: 0 };
-    let mut best: Option<(Results, u8)> = None;
-    let (mut last, mut limit) = (None, String::new());
-    while let Some(events_per_second) = search.next() {
+    search(guess, control, |events_per_second| {
         let requests_per_second = events_per_second / f64::from(plan.batch);
         let stages = vec![Stage { length: Duration::ZERO, requests_per_second }];
         plan.open_loop = Some(OpenLoop { stages, arrivals });
@@ -94,13 +100,29 @@ pub fn find_max(plan: &mut Plan, arrivals: Arrivals, guess: Option<f64>, control
             producer.epoch += 1;
         }
         let (results, code) = run(plan, control)?;
-        let (verdict, reason) = results.verdict();
         let objectives = results.objectives(plan);
+        Ok(Ran { results, code, objectives })
+    })
+}
+
+/// Runs at one rate after the other until the highest that meets is known, or the search was interrupted.
+fn search(guess: f64, control: &Control, mut run: impl FnMut(f64) -> Result<Ran, Failure>) -> Result<Found, Failure> {
+    let mut search = Search { guess, met: None, missed: None, runs: 0 };
+    let mut best: Option<(Results, u8)> = None;
+    let (mut last, mut limit) = (None, String::new());
+    while let Some(events_per_second) = search.next() {
+        let Ran { results, code, objectives } = run(events_per_second)?;
+        let (verdict, reason) = results.verdict();
         let met = verdict == Verdict::Valid && objectives.iter().all(|objective| objective.met);
         let told: Vec<String> = objectives.iter().map(ToString::to_string).collect();
         eprintln!("{:>11} events/s  {verdict}  {}", rate(events_per_second), told.join(", "));
-        if verdict == Verdict::Incorrect || control.stop.load(Ordering::Relaxed) {
-            return Ok(Found { results, code, met: None, missed: search.missed, limit: reason });
+        if verdict == Verdict::Incorrect {
+            return Ok(Found { results, code, met: None, missed: Some(events_per_second), limit: reason });
+        }
+        if control.stop.load(Ordering::Relaxed) {
+            // A run that was cut short says nothing of its rate.
+            last = Some((results, code));
+            break;
         }
         search.tell(events_per_second, met);
         if met {
@@ -130,9 +152,13 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::Punctuality;
+    use crate::results::merge;
+    use crate::sample::Clock;
+    use crate::schedule::Schedule;
 
     /// Searches for a limit from a guess; says what was found and in how many runs.
-    fn search(guess: f64, limit: f64) -> (Option<f64>, u32) {
+    fn bisected(guess: f64, limit: f64) -> (Option<f64>, u32) {
         let mut search = Search { guess, met: None, missed: None, runs: 0 };
         while let Some(rate) = search.next() {
             search.tell(rate, rate <= limit);
@@ -144,7 +170,7 @@ mod tests {
     fn the_limit_is_found_to_a_twentieth_from_any_sensible_guess() {
         for limit in [1_700.0, 123_456.0] {
             for factor in [0.001, 0.01, 0.5, 0.99, 1.0, 1.7, 30.0, 1000.0] {
-                let (found, runs) = search(limit * factor, limit);
+                let (found, runs) = bisected(limit * factor, limit);
                 let found = found.unwrap_or_else(|| panic!("{limit} from {factor}"));
                 assert!(found <= limit && found * CLOSE >= limit, "{found} for {limit} from {factor} in {runs}");
                 assert!(runs <= RUNS_MAX);
@@ -154,8 +180,68 @@ mod tests {
 
     #[test]
     fn a_search_ends_where_nothing_is_met_and_where_everything_is() {
-        assert_eq!(search(100.0, 0.0).0, None);
-        let (found, runs) = search(100.0, f64::MAX);
+        assert_eq!(bisected(100.0, 0.0).0, None);
+        let (found, runs) = bisected(100.0, f64::MAX);
         assert_eq!((found, runs), (Some(100.0 * 2_f64.powi(15)), RUNS_MAX));
+    }
+
+    /// What the server takes in a second, one request after the other, in the tests that follow.
+    const CAPACITY: f64 = 10_000.0;
+
+    /// Ten seconds of Poisson arrivals at that server, in a time of its own, so that the machine's speed is nothing to it.
+    fn simulated(requests_per_second: f64, objective: &str) -> Ran {
+        let (length, stage) = (Duration::from_secs(10), Stage { length: Duration::ZERO, requests_per_second });
+        let (mut results, _) = merge(Vec::new(), Vec::new(), Vec::new());
+        let mut kept = Punctuality::default();
+        let mut free_at = Duration::ZERO;
+        let planned = Schedule::new(&[stage], Arrivals::Poisson, 1, 0, 1).take_while(|planned| *planned < length);
+        for planned in planned {
+            let begun = planned.max(free_at);
+            free_at = begun + Duration::from_secs_f64(1.0 / CAPACITY);
+            kept.planned += 1;
+            kept.unsent += u64::from(begun >= length);
+            let waited = if begun < length { free_at - planned } else { length - planned };
+            results.sample.times.note(Clock::Response, waited.as_nanos() as u64);
+        }
+        results.punctuality = Some(kept);
+        let objective: slo::Objective = objective.parse().unwrap();
+        let objectives = vec![objective.judge(results.sample.times.of(Clock::Response))];
+        Ran { results, code: 0, objectives }
+    }
+
+    #[test]
+    fn what_a_server_of_known_capacity_can_take_is_found() {
+        // By the formula for such queues, 99 of 100 wait for less than 10 ms up to 97.7 % of the capacity, and half of
+        // them for less than 0.5 ms up to 93.5 %; ten seconds are a sample of that.
+        for (objective, least, most) in [("p99<10ms", 9_000.0, 10_000.0), ("p50<500us", 8_500.0, 9_900.0)] {
+            for guess in [300.0, 5_000.0, 80_000.0] {
+                let found = search(guess, &Control::default(), |rate| Ok(simulated(rate, objective))).unwrap();
+                let (met, missed) = (found.met.unwrap(), found.missed.unwrap());
+                assert!((least..most).contains(&met) && missed <= met * CLOSE, "{objective}: {met} and {missed}");
+                let planned = found.results.punctuality.unwrap().planned as f64;
+                assert!((planned / (met * 10.0) - 1.0).abs() < 0.02, "the run is that of the best rate: {planned}");
+                assert_eq!(found.results.verdict().0, Verdict::Valid);
+                assert!(found.sentence().starts_with(&format!("highest rate: {} events/s; ", rate(met))));
+            }
+        }
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_search_with_the_best_so_far_and_a_broken_promise_with_none() {
+        let control = Control::default();
+        let found = search(1_000.0, &control, |rate| {
+            control.stop.store(rate > 5_000.0, Ordering::Relaxed);
+            Ok(simulated(rate, "p99<10ms"))
+        });
+        let found = found.unwrap();
+        assert_eq!((found.met, found.missed), (Some(4_000.0), None));
+        let found = search(1_000.0, &Control::default(), |rate| {
+            let mut ran = simulated(rate, "p99<10ms");
+            ran.results.sample.error(crate::sample::ErrorKind::BadAnswer);
+            Ok(Ran { code: 1, ..ran })
+        });
+        let found = found.unwrap();
+        assert_eq!((found.met, found.missed, found.code), (None, Some(1_000.0), 1));
+        assert!(found.sentence().contains("answers that break the contract"), "{}", found.sentence());
     }
 }
