@@ -27,6 +27,11 @@ impl Alarm {
         Ok(Alarm { timer, set_for: None })
     }
 
+    /// The moment it was set for last.
+    pub fn moment(&self) -> Option<Instant> {
+        self.set_for
+    }
+
     /// Sets it for a moment, or not at all. Setting it again for the same moment costs nothing.
     ///
     /// # Errors

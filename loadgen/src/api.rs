@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use thiserror::Error;
-use ureq::Agent;
 use ureq::http::{Response, StatusCode};
+use ureq::{Agent, RequestBuilder};
 
 use crate::plan::Plan;
 use crate::target::Target;
@@ -18,6 +18,9 @@ const PAGE_BYTES: &str = "16MiB";
 
 /// Largest page that is read: the bytes asked for, in base64 and with every field around them, many times over.
 const PAGE_BYTES_MAX: u64 = 256 << 20;
+
+/// Largest answer with metrics that is read: some thousand groups and consumers, told one by one.
+const METRICS_BYTES_MAX: u64 = 64 << 20;
 
 /// Pause between tries while the broker is busy or away.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -98,14 +101,18 @@ impl Api {
         Api::new(&plan.target, plan.token.as_deref(), plan.timeout)
     }
 
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header("Authorization", value),
+            None => request,
+        }
+    }
+
     /// Makes a group if it is not there. One that is there with another configuration is left as it is.
     pub fn create_group(&self, group: &str, patience: Duration) -> Result<(), ApiError> {
         let what = format!("to create group {group}");
         self.patiently(patience, |api| {
-            let mut request = api.agent.put(format!("{}/{group}", api.base));
-            if let Some(value) = &api.authorization {
-                request = request.header("Authorization", value);
-            }
+            let request = api.authorized(api.agent.put(format!("{}/{group}", api.base)));
             let mut response = request.send_empty().map_err(|error| failed(&what, error))?;
             match response.status() {
                 StatusCode::OK | StatusCode::CREATED | StatusCode::CONFLICT => {
@@ -123,19 +130,13 @@ impl Api {
         let path = format!("{}/{group}/consumers/{consumer}", self.base);
         let what = format!("to subscribe {consumer} to {group}");
         let body = serde_json::json!({ "start": start }).to_string();
-        let mut request = self.agent.put(&path).header("Content-Type", "application/json");
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
-        }
+        let request = self.authorized(self.agent.put(&path).header("Content-Type", "application/json"));
         let mut response = request.send(&body).map_err(|error| failed(&what, error))?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => _ = drain(&mut response),
             StatusCode::ACCEPTED => {
                 drain(&mut response);
-                let mut request = self.agent.post(format!("{path}/approve"));
-                if let Some(value) = &self.authorization {
-                    request = request.header("Authorization", value);
-                }
+                let request = self.authorized(self.agent.post(format!("{path}/approve")));
                 let mut response = request.send_empty().map_err(|error| failed(&what, error))?;
                 if response.status() != StatusCode::OK {
                     return Err(refused(&what, &mut response));
@@ -150,10 +151,7 @@ impl Api {
     /// Removes a consumer and its position.
     pub fn unsubscribe(&self, group: &str, consumer: &str) -> Result<(), ApiError> {
         let what = format!("to remove {consumer} of {group}");
-        let mut request = self.agent.delete(format!("{}/{group}/consumers/{consumer}", self.base));
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
-        }
+        let request = self.authorized(self.agent.delete(format!("{}/{group}/consumers/{consumer}", self.base)));
         let mut response = request.call().map_err(|error| failed(&what, error))?;
         match response.status() {
             StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => {
@@ -164,26 +162,21 @@ impl Api {
         }
     }
 
-    /// The broker's resident memory, as it says itself.
-    pub fn resident_bytes(&self) -> Result<u64, ApiError> {
-        let what = "for its metrics".to_owned();
-        let mut request = self.agent.get(format!("{}/metrics", self.root));
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
+    /// What the broker says of itself in `/metrics`.
+    pub fn metrics(&self) -> Result<String, ApiError> {
+        let what = "to tell its metrics";
+        let request = self.authorized(self.agent.get(format!("{}/metrics", self.root)));
+        let mut response = request.call().map_err(|error| failed(what, error))?;
+        if response.status() != StatusCode::OK {
+            return Err(refused(what, &mut response));
         }
-        let mut response = request.call().map_err(|error| failed(&what, error))?;
-        let text = String::from_utf8_lossy(&drain(&mut response)).into_owned();
-        let value = text.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
-        let number = value.and_then(|value| value.trim().parse::<f64>().ok()).map(|bytes| bytes as u64);
-        number.ok_or_else(|| ApiError::Unusable { what, why: "process_resident_memory_bytes is missing".into() })
+        let text = response.body_mut().with_config().limit(METRICS_BYTES_MAX).read_to_string();
+        text.map_err(|error| failed(what, error))
     }
 
     /// What the broker calls its version; nothing if it does not say.
     pub fn version(&self) -> Option<String> {
-        let mut request = self.agent.get(format!("{}/v1/status", self.root));
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
-        }
+        let request = self.authorized(self.agent.get(format!("{}/v1/status", self.root)));
         let mut response = request.call().ok()?;
         let status: serde_json::Value = serde_json::from_slice(&drain(&mut response)).ok()?;
         status["version"].as_str().map(str::to_owned)
@@ -203,10 +196,7 @@ impl Api {
         let what = format!("to read {group} from {from}");
         let url = format!("{}/{group}/events?from={from}&limit={PAGE_EVENTS}&max_bytes={PAGE_BYTES}", self.base);
         self.patiently(patience, |api| {
-            let mut request = api.agent.get(&url).header("Accept", "application/x-ndjson");
-            if let Some(value) = &api.authorization {
-                request = request.header("Authorization", value);
-            }
+            let request = api.authorized(api.agent.get(&url).header("Accept", "application/x-ndjson"));
             let mut response = request.call().map_err(|error| failed(&what, error))?;
             if response.status() != StatusCode::OK {
                 return Err(refused(&what, &mut response));

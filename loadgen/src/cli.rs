@@ -239,7 +239,8 @@ pub struct ProduceArguments {
     /// Draw rates, times and progress on the whole terminal; q or Ctrl-C ends the load.
     #[arg(long)]
     pub tui: bool,
-    /// Leave a report in this directory: report.html, report.json, *.hgrm and series.csv.
+    /// Leave a report in this directory: report.html, report.json, *.hgrm and series.csv. The broker's metrics are in
+    /// it, asked for once a second.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// File with the bearer token.
@@ -343,6 +344,7 @@ impl ProduceArguments {
             objectives: self.slo.clone(),
             verify: !self.no_verify,
             tui: self.tui,
+            watch: self.out.is_some(),
         })
     }
 

@@ -204,7 +204,7 @@ mod tests {
     fn report(rate: f64, p99: u64, max: u64) -> Value {
         let percentiles = json!({ "p50": 1_000_000, "p90": 2_000_000, "p99": p99, "p99_9": p99, "max": max });
         json!({
-            "schema": 1,
+            "schema": report::SCHEMA,
             "machine": { "processor": "x" },
             "summary": {
                 "profile": "produce",

@@ -11,7 +11,8 @@ use mio::{Interest, Registry, Token};
 
 use crate::exchange::{After, Exchange};
 use crate::pace::Pace;
-use crate::record::{ErrorKind, Record};
+use crate::record::Record;
+use crate::sample::ErrorKind;
 
 /// First wait after a connection could not be made or kept; doubles up to the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);

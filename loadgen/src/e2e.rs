@@ -2,12 +2,11 @@
 //! consumer has it in hand. Everything must come to every consumer, once and in order.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use jiff::Timestamp;
 
 use crate::api::Api;
@@ -30,8 +29,6 @@ const LOOK: Duration = Duration::from_millis(2);
 pub struct Delivered {
     /// How many consumers there were.
     pub consumers: u32,
-    /// From the planned send of an event to its being in a consumer's hands, in nanoseconds.
-    pub end_to_end: Histogram<u64>,
     /// Events given, to all consumers together.
     pub events: u64,
     /// Of those, events that came so late, or in the warm-up, that they were not timed.
@@ -63,39 +60,41 @@ pub fn run(plan: &Plan, readers: &ConsumePlan, control: &Control) -> Result<(Res
         plan.groups.iter().try_for_each(|group| api.create_group(group, Duration::ZERO))?;
     }
     let flight = Flight::new(plan);
-    let beside = Beside { flight: Some(&flight), subscribed: AtomicBool::new(false), events: AtomicU64::new(0) };
-    let stop = Arc::new(AtomicBool::new(false));
+    let from = OnceLock::new();
+    let beside = Beside { flight: Some(&flight), from: Some(&from), ..Beside::default() };
+    let readers_control = Control::default();
     thread::scope(|scope| {
-        let reading = scope.spawn(|| consume::run(readers, &stop, Some(&beside)));
+        let reading = scope.spawn(|| consume::run(readers, &readers_control, Some(&beside)));
         while !beside.subscribed.load(Ordering::Acquire) && !reading.is_finished() {
             thread::sleep(LOOK);
         }
         let produced = if reading.is_finished() {
             None
         } else {
-            Some(run_beside(plan, control, Company { flight: Some(&flight), quiet: false }))
+            Some(run_beside(plan, control, Company { flight: Some(&flight), from: Some(&from), quiet: false }))
         };
         if let Some(Ok((results, _))) = &produced {
             wait_for(results.acked_events * u64::from(readers.consumers), &beside, plan.timeout);
         }
-        stop.store(true, Ordering::Relaxed);
-        let given = match reading.join() {
-            Ok(given) => given?.tally,
+        readers_control.stop.store(true, Ordering::Relaxed);
+        let consume::Outcome { tally: given, points, .. } = match reading.join() {
+            Ok(given) => given?,
             Err(panic) => std::panic::resume_unwind(panic),
         };
         let (mut results, code) = produced.expect("the readers did not fail")?;
         // A reader without a core reads late, which looks like the broker.
         results.shares.extend(&given.shares);
         results.cpu += given.cpu;
-        let missing = (results.acked_events * u64::from(readers.consumers)).saturating_sub(given.events);
-        results.delivered = Some(Delivered {
+        let events = given.sample().events;
+        let missing = (results.acked_events * u64::from(readers.consumers)).saturating_sub(events);
+        let delivered = Delivered {
             consumers: readers.consumers,
-            events: given.events,
+            events,
             untimed: given.untimed,
             lost: given.lost.max(missing),
             repeated: given.repeated,
-            end_to_end: given.end_to_end,
-        });
+        };
+        results.deliver(delivered, &given.sample().times, points);
         let wrong = results.delivered.as_ref().is_some_and(|delivered| delivered.lost + delivered.repeated > 0);
         let missed = results.objectives(plan).iter().any(|objective| !objective.met);
         let code = match code {

@@ -13,8 +13,9 @@ use crate::answer::{Answer, Fault, Parsed, parse};
 use crate::flight::Flight;
 use crate::pace::Pace;
 use crate::plan::{Plan, RequestKey};
-use crate::record::{ErrorKind, Record, Timing};
+use crate::record::{Record, Timing};
 use crate::request::Requests;
+use crate::sample::ErrorKind;
 
 /// First pause after "busy" when the broker names none; doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);

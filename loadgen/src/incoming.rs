@@ -66,11 +66,9 @@ impl Incoming {
         Ok(if done { self.begun.take().map(|(whole, _)| whole) } else { None })
     }
 
-    /// Forgets the body that has come so far, of an answer that has no end.
-    pub fn forget_body(&mut self) {
-        if let Some((whole, _)) = &mut self.begun {
-            whole.body.clear();
-        }
+    /// Forgets the body that has come so far, of an answer that has no end; says how long it was.
+    pub fn forget_body(&mut self) -> usize {
+        self.begun.as_mut().map_or(0, |(whole, _)| whole.body.drain(..).len())
     }
 }
 

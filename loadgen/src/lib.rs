@@ -13,6 +13,7 @@
 //!  compare     two reports beside each other
 //!  process     what all of them do around a run: signals, the summary and the report at the end, exit codes
 //!  progress    one line a second, from its own thread
+//!  broker      what the broker says of itself meanwhile
 //!  report      the files that a run leaves
 //!  summary     the dozen lines (or the JSON object) at the end
 //!  results     all workers' records together;  verdict decides the first word
@@ -28,8 +29,10 @@
 //!  incoming    whole answers of any length
 //!  acks        what was acknowledged, in bounded memory
 //!  request     request bytes          answer      answer bytes
+//!  record      what one worker writes down of the requests it sent
+//!  meter       one worker's measurements on their way to the others'
 //!  series      the run second by second, all workers together
-//!  record      acknowledgements, latencies, errors of one worker
+//!  sample      counts and times by clock
 //!  schedule    planned moments: a pure function of rate, shape and seed
 //!  plan        what is sent: a pure function of (connection, request number)
 //!  keys        which key an event has
@@ -53,6 +56,8 @@ pub mod mixed;
 pub mod produce;
 
 pub mod process;
+
+pub mod broker;
 pub mod progress;
 pub mod report;
 pub mod results;
@@ -75,6 +80,9 @@ pub mod acks;
 pub mod answer;
 pub mod record;
 pub mod request;
+
+pub mod meter;
+pub mod sample;
 pub mod series;
 
 pub mod keys;

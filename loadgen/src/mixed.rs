@@ -1,12 +1,13 @@
 //! The `mixed` profile: services and browsers that produce, consumers that read and ack everything of both, and observers
-//! that hold live answers open, all at once on one group. Each part keeps its own clocks and is verified by itself.
+//! that hold live answers open and query, all at once on one group. Each part keeps its own clocks and is verified by
+//! itself.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -18,8 +19,10 @@ use crate::descriptors::make_room;
 use crate::e2e::wait_for;
 use crate::plan::Plan;
 use crate::process::{Ending, Failure, conduct, exit};
-use crate::produce::{Company, run_beside, tell_faults};
+use crate::produce::{Company, part, run_beside, tell_faults};
+use crate::report::Part;
 use crate::results::Results;
+use crate::sample::Clock;
 use crate::summary::{self, QUANTILES};
 use crate::units::{grouped, nanoseconds, rate};
 use crate::verdict::Verdict;
@@ -39,6 +42,8 @@ pub struct Parts {
     pub consumers: ConsumePlan,
     /// Live readers without one.
     pub observers: ConsumePlan,
+    /// What those ask besides.
+    pub queries: ConsumePlan,
 }
 
 /// What every part came to.
@@ -47,6 +52,7 @@ struct Mixed {
     browsers: Results,
     consumers: Outcome,
     observers: Outcome,
+    queries: Outcome,
     /// Events that consumers were not given.
     missing: u64,
 }
@@ -62,8 +68,8 @@ pub fn main(arguments: &MixedArguments) -> ExitCode {
         let ending = Ending {
             text: mixed.text(&parts),
             summary: mixed.json(&parts),
-            clocks: mixed.clocks(),
-            points: &mixed.services.points,
+            parts: mixed.parts(),
+            broker: mixed.services.broker.as_ref(),
             began,
             code,
         };
@@ -73,44 +79,45 @@ pub fn main(arguments: &MixedArguments) -> ExitCode {
 }
 
 fn run(parts: &Parts, control: &Control) -> Result<(Mixed, u8), Failure> {
-    let Parts { services, browsers, consumers, observers } = parts;
-    let connections = [services.connections, browsers.connections, consumers.consumers, observers.consumers];
-    make_room(connections.into_iter().map(u64::from).sum())?;
+    let Parts { services, browsers, consumers, observers, queries } = parts;
+    let readers = [consumers, observers, queries];
+    let connections =
+        [services.connections, browsers.connections].into_iter().chain(readers.map(|part| part.consumers));
+    make_room(connections.map(u64::from).sum())?;
     services.target.reach(services.timeout).map_err(|error| Failure::unreachable(&services.target, &error))?;
     if services.create {
         let api = Api::of(services);
         services.groups.iter().try_for_each(|group| api.create_group(group, Duration::ZERO))?;
     }
-    let readers = || Beside { flight: None, subscribed: AtomicBool::new(false), events: AtomicU64::new(0) };
-    let (consuming, observing, stop) = (readers(), readers(), AtomicBool::new(false));
+    // Everybody counts seconds from the beginning of the services' measured part.
+    let from = OnceLock::new();
+    let beside = [(); 3].map(|()| Beside { from: Some(&from), ..Beside::default() });
+    let ending = Control::default();
     thread::scope(|scope| {
-        let given = scope.spawn(|| consume::run(consumers, &stop, Some(&consuming)));
-        let observed = scope.spawn(|| consume::run(observers, &stop, Some(&observing)));
-        let there = |beside: &Beside<'_>, thread: &ScopedJoinHandle<'_, _>| {
-            beside.subscribed.load(Ordering::Acquire) || thread.is_finished()
-        };
-        while !(there(&consuming, &given) && there(&observing, &observed)) {
+        let reading = [0, 1, 2].map(|place| {
+            let (plan, beside, ending) = (readers[place], &beside[place], &ending);
+            scope.spawn(move || consume::run(plan, ending, Some(beside)))
+        });
+        let failed = || reading.iter().any(ScopedJoinHandle::is_finished);
+        while !failed() && !beside.iter().all(|beside| beside.subscribed.load(Ordering::Acquire)) {
             thread::sleep(LOOK);
         }
-        let (served, browsed) = if given.is_finished() || observed.is_finished() {
-            (None, None)
-        } else {
+        let produced = (!failed()).then(|| {
             let quiet = Company { quiet: true, ..Company::default() };
             let browsing = scope.spawn(move || run_beside(browsers, control, quiet));
-            (Some(run_beside(services, control, Company::default())), Some(joined(browsing)))
-        };
-        let stored = [&served, &browsed].map(|ran| match ran {
-            Some(Ok((results, _))) => results.acked_events,
-            _ => 0,
+            let served = run_beside(services, control, Company { from: Some(&from), ..Company::default() });
+            [served, joined(browsing)]
         });
-        let expected = stored.iter().sum::<u64>() * u64::from(consumers.consumers);
-        wait_for(expected, &consuming, services.timeout);
-        stop.store(true, Ordering::Relaxed);
-        let (given, observed) = (joined(given)?, joined(observed)?);
-        let (served, service_code) = served.expect("the readers did not fail")?;
-        let (browsed, browser_code) = browsed.expect("the readers did not fail")?;
-        let missing = expected.saturating_sub(given.tally.events);
-        let mixed = Mixed { services: served, browsers: browsed, consumers: given, observers: observed, missing };
+        let stored: u64 = produced.iter().flatten().flatten().map(|(results, _)| results.acked_events).sum();
+        let expected = stored * u64::from(consumers.consumers);
+        wait_for(expected, &beside[0], services.timeout);
+        ending.stop.store(true, Ordering::Relaxed);
+        let [given, observed, asked] = reading.map(joined);
+        let (consumers, observers, queries) = (given?, observed?, asked?);
+        let [served, browsed] = produced.expect("the readers did not fail");
+        let ((services, service_code), (browsers, browser_code)) = (served?, browsed?);
+        let missing = expected.saturating_sub(consumers.tally.sample().events);
+        let mixed = Mixed { services, browsers, consumers, observers, queries, missing };
         let code = match (service_code, browser_code) {
             (0 | exit::MISSED, 0 | exit::MISSED) if mixed.verdict().0 == Verdict::Incorrect => exit::FAILED,
             (first, second) => [first, second].into_iter().find(|code| *code != 0).unwrap_or(0),
@@ -135,6 +142,8 @@ impl Mixed {
                 "consumers",
                 if self.missing > 0 { (Verdict::Incorrect, missing) } else { (Verdict::Valid, String::new()) },
             ),
+            ("observers", self.observers.tally.verdict()),
+            ("queries", self.queries.tally.verdict()),
         ];
         let gravest = parts.into_iter().reduce(|gravest, part| if part.1.0 > gravest.1.0 { part } else { gravest });
         match gravest {
@@ -158,14 +167,16 @@ impl Mixed {
             let what = format!("{} × {} events a request", plan.connections, plan.batch);
             row(name, format!("{what}, {per_second} events/s, verify {}", summary::verification(results)));
         }
-        let (given, observers) = (&self.consumers.tally, &self.observers.tally);
+        let (given, asked) = (self.consumers.tally.sample(), self.queries.tally.sample());
         row("consumers", format!("{}, {} events given", parts.consumers.consumers, grouped(given.events)));
-        row("observers", format!("{} of {} live answers open", grouped(observers.open), parts.observers.consumers));
+        let (open, queries) = (grouped(self.observers.tally.open), grouped(asked.requests));
+        row("observers", format!("{open} of {} live answers open, {queries} queries", parts.observers.consumers));
         row("", QUANTILES.map(|(name, _)| format!("{name:>9}")).concat());
         for (name, times) in [
             ("services", self.services.reply_times()),
             ("browsers", self.browsers.reply_times()),
-            ("delivery", &given.delivery),
+            ("delivery", given.times.of(Clock::Delivery)),
+            ("query", asked.times.of(Clock::Query)),
         ] {
             row(name, QUANTILES.map(|(_, q)| format!("{:>9}", nanoseconds(times.value_at_quantile(q)))).concat());
         }
@@ -173,18 +184,12 @@ impl Mixed {
     }
 
     /// The clocks of all parts; those of services have no other name than `produce`'s.
-    fn clocks(&self) -> Vec<(&'static str, &Histogram<u64>)> {
-        let (services, browsers, given) = (&self.services.sample, &self.browsers.sample, &self.consumers.tally);
+    fn parts(&self) -> Vec<Part<'_>> {
         vec![
-            ("response", &services.response),
-            ("service", &services.service),
-            ("send-lag", &services.send_lag),
-            ("browsers-response", &browsers.response),
-            ("browsers-service", &browsers.service),
-            ("browsers-send-lag", &browsers.send_lag),
-            ("answer", &given.answer),
-            ("delivery", &given.delivery),
-            ("ack", &given.ack),
+            part("", &self.services),
+            part("browsers", &self.browsers),
+            self.consumers.part("consumers", &consume::CLOCKS),
+            self.queries.part("queries", &[Clock::Query]),
         ]
     }
 
@@ -199,14 +204,8 @@ impl Mixed {
             "browsers": summary::json(&parts.browsers, &self.browsers),
             "consumers": consume::json(&parts.consumers, &self.consumers),
             "observers": consume::json(&parts.observers, &self.observers),
+            "queries": consume::json(&parts.queries, &self.queries),
             "missing": self.missing,
         })
-    }
-}
-
-impl Results {
-    /// From the planned send to the answer, or in the closed loop from the send.
-    fn reply_times(&self) -> &Histogram<u64> {
-        if self.punctuality.is_some() { &self.sample.response } else { &self.sample.service }
     }
 }

@@ -233,9 +233,12 @@ mod tests {
         let start = Instant::now();
         let stage = Stage { length: Duration::ZERO, requests_per_second: 10.0 };
         // Moments at 0, 100 … 900 ms; the warm-up takes the first three.
-        for (sends, overdue) in
-            [(&[(900, 9), (901, 1)][..], 0), (&[(900, 9), (902, 1)], 1), (&[(500, 4), (950, 6)], 6), (&[(5_000, 10)], 7)]
-        {
+        for (sends, overdue) in [
+            (&[(900, 9), (901, 1)][..], 0),
+            (&[(900, 9), (902, 1)], 1),
+            (&[(500, 4), (950, 6)], 6),
+            (&[(5_000, 10)], 7),
+        ] {
             let schedule = Schedule::new(&[stage], Arrivals::Constant, 1, 0, 1);
             let window = Window { from: start + ms(300), until: None };
             let mut pace = Pace::open_loop(schedule, 10, start, window);

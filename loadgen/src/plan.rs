@@ -126,6 +126,8 @@ pub struct Plan {
     pub verify: bool,
     /// Whether progress is drawn on the whole terminal.
     pub tui: bool,
+    /// Whether the broker's metrics are looked at.
+    pub watch: bool,
 }
 
 impl Plan {
@@ -256,6 +258,7 @@ pub(crate) mod tests {
             objectives: Vec::new(),
             verify: true,
             tui: false,
+            watch: false,
         }
     }
 

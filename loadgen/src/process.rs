@@ -7,16 +7,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hdrhistogram::Histogram;
 use jiff::Timestamp;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 
 use crate::api::{Api, ApiError};
+use crate::broker::Broker;
 use crate::cli::{Output, UsageError};
-use crate::report::{Folder, Report};
-use crate::series::Point;
+use crate::report::{Folder, Part, Report};
 use crate::target::Target;
 use crate::worker::Control;
 
@@ -123,10 +122,10 @@ pub struct Ending<'r> {
     pub text: String,
     /// The summary for programs.
     pub summary: Value,
-    /// Merged histograms by the name of their clock.
-    pub clocks: Vec<(&'static str, &'r Histogram<u64>)>,
-    /// The run second by second.
-    pub points: &'r [Point],
+    /// The clocks of the run itself, and of other parts of it.
+    pub parts: Vec<Part<'r>>,
+    /// What the broker told of itself meanwhile, if it was asked.
+    pub broker: Option<&'r Broker>,
     /// When it began.
     pub began: Timestamp,
     /// How the process ends, unless it was interrupted.
@@ -137,7 +136,8 @@ impl Ending<'_> {
     /// Prints the summary and leaves the report, if there is a directory for it. Gives the exit code: that of the run, or
     /// if nothing worse happened that of an interrupt, or that of a failure to tell.
     pub fn tell(self, output: Output, out: Option<&Path>, api: &Api, control: &Control) -> u8 {
-        let Ending { text, summary, clocks, points, began, code } = self;
+        let Ending { text, summary, parts, broker, began, code } = self;
+        broker.iter().for_each(|broker| eprintln!("{}", broker.line()));
         let printed = match output {
             Output::Text => writeln!(std::io::stdout(), "{text}"),
             Output::Json => writeln!(std::io::stdout(), "{summary}"),
@@ -146,9 +146,10 @@ impl Ending<'_> {
         let exit_code = if interrupted { exit::INTERRUPTED } else { code };
         let written = out.map_or(Ok(()), |out| {
             let broker_version = api.version();
-            Folder::open(out)?.write(&Report { summary, clocks, points, began, broker_version, exit_code })
+            Folder::open(out)?.write(&Report { summary, parts, broker, began, broker_version, exit_code })
         });
-        let failures = [printed.err().map(|error| format!("stdout: {error}")), written.err().map(|error| error.to_string())];
+        let failures =
+            [printed.err().map(|error| format!("stdout: {error}")), written.err().map(|error| error.to_string())];
         failures.into_iter().flatten().fold(exit_code, |_, failure| {
             eprintln!("error: {failure}");
             exit::FAILED

@@ -1,24 +1,26 @@
 //! The `produce` profile from its first request to its exit code: set up, drive, read back, judge, print.
 
 use std::process::ExitCode;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use crate::api::Api;
+use crate::broker::Watch;
 use crate::cli::ProduceArguments;
 use crate::descriptors::make_room;
 use crate::find::find_max;
 use crate::flight::Flight;
 use crate::plan::Plan;
 use crate::process::{Ending, Failure, api_code, conduct, exit};
-use crate::progress::{self, Board};
-use crate::record::Sample;
+use crate::progress::{self, Board, Course};
+use crate::report::Part;
 use crate::request::Requests;
 use crate::results::{Results, Verification, merge};
+use crate::sample::Clock;
 use crate::summary;
 use crate::verdict::Verdict;
 use crate::verify::verify;
@@ -29,6 +31,8 @@ use crate::worker::{Control, Ended, Gate, Report, Run, drive};
 pub struct Company<'f> {
     /// Where sends are noted for consumers of the same run.
     pub flight: Option<&'f Flight>,
+    /// Where they are told when the measured part begins.
+    pub from: Option<&'f OnceLock<Instant>>,
     /// Whether another part of the run tells the progress.
     pub quiet: bool,
 }
@@ -71,18 +75,25 @@ pub(crate) fn conclude(
 ) -> u8 {
     tell_faults(results);
     summary::stage_lines(plan, results).iter().for_each(|line| eprintln!("{line}"));
-    let Sample { response, service, send_lag, .. } = &results.sample;
-    let delivered = results.delivered.as_ref().map(|delivered| ("end-to-end", &delivered.end_to_end));
-    let clocks = [("response", response), ("service", service), ("send-lag", send_lag)].into_iter().chain(delivered);
     let ending = Ending {
         text: summary::text(plan, results),
         summary: summary::json(plan, results),
-        clocks: clocks.collect(),
-        points: &results.points,
+        parts: vec![part("", results)],
+        broker: results.broker.as_ref(),
         began,
         code,
     };
     ending.tell(arguments.output, arguments.out.as_deref(), &Api::of(plan), control)
+}
+
+/// What clocks of a load showed, for the report.
+pub(crate) fn part<'r>(name: &'static str, results: &'r Results) -> Part<'r> {
+    let clocks: &[Clock] = if results.delivered.is_some() {
+        &[Clock::Response, Clock::Service, Clock::SendLag, Clock::EndToEnd, Clock::Answer, Clock::Delivery]
+    } else {
+        &[Clock::Response, Clock::Service, Clock::SendLag]
+    };
+    Part { name, clocks, times: &results.sample.times, points: &results.points }
 }
 
 /// Runs the plan. The code is that of the process, unless it was interrupted.
@@ -105,10 +116,12 @@ pub fn run_beside(plan: &Plan, control: &Control, company: Company<'_>) -> Resul
     let requests = Requests::new(plan);
     let board = Board::new(plan.threads);
     let gate = Gate::new(plan.threads);
-    let load = Run { plan, requests: &requests, address, gate: &gate, flight: company.flight, control };
+    let Company { flight, from, quiet } = company;
+    let load = Run { plan, requests: &requests, address, gate: &gate, flight, from, control };
     thread::scope(|scope| {
-        let progress = (!company.quiet).then(|| progress::start(scope, plan, &board, control));
-        let outcome = load_and_verify(load, &board, &api, bases);
+        let progress = (!quiet).then(|| progress::start(scope, Course::of(plan), &board, control));
+        let watch = plan.watch.then(|| Watch::start(scope, &api));
+        let outcome = load_and_verify(load, &board, &api, bases, watch);
         if let Some(progress) = progress {
             progress.finish();
         }
@@ -127,8 +140,15 @@ fn set_up(plan: &Plan, api: &Api) -> Result<Vec<u64>, Failure> {
     read.iter().map(|group| api.tail(group, Duration::ZERO).map_err(Failure::from)).collect()
 }
 
-fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u64>) -> Result<(Results, u8), Failure> {
+fn load_and_verify<'p>(
+    load: Run<'p>,
+    board: &'p Board,
+    api: &Api,
+    bases: Vec<u64>,
+    watch: Option<Watch<'_>>,
+) -> Result<(Results, u8), Failure> {
     let reports = drive_all(load, board)?;
+    let broker = watch.map(|watch| watch.finish(load.gate.start() + load.plan.warmup));
     if let Some(words) = reports.iter().find_map(|report| match &report.ended {
         Ended::Refused(words) => Some(words.clone()),
         Ended::Done | Ended::Silent => None,
@@ -137,6 +157,7 @@ fn load_and_verify<'p>(load: Run<'p>, board: &'p Board, api: &Api, bases: Vec<u6
     }
     let points = std::mem::take(&mut *board.series.lock().unwrap_or_else(PoisonError::into_inner)).into_points();
     let (mut results, beliefs) = merge(reports, bases, points);
+    results.broker = broker;
     let mut code = 0;
     if load.plan.verify {
         board.to_read.store(results.acked_events, Ordering::Relaxed);

@@ -13,13 +13,52 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::meter::Shelf;
 use crate::plan::{Extent, Plan};
-use crate::record::{Errors, Sample, Shelf};
+use crate::sample::{Clock, Errors, Sample};
 use crate::series::{Quantiles, Series};
 use crate::units::{grouped, nanoseconds, rate};
 use crate::worker::Control;
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Whose times are told: the first of these that ran.
+const TOLD: [Clock; 6] = [Clock::Response, Clock::Service, Clock::Ack, Clock::Delivery, Clock::Answer, Clock::Query];
+
+/// What is known of a run beforehand.
+#[derive(Clone, Debug)]
+pub struct Course {
+    /// Where it goes.
+    pub target: String,
+    /// Who goes, such as `64 connections`.
+    pub who: String,
+    /// How long it takes at most, the warm-up included; `None` where a number of events ends it.
+    pub time: Option<Duration>,
+    /// How many events it is of, if that is known.
+    pub events: Option<u64>,
+    /// Whether its rate is meant to stay as it is.
+    pub steady: bool,
+    /// Whether progress is drawn on the whole terminal.
+    pub tui: bool,
+}
+
+impl Course {
+    /// That of a load.
+    pub fn of(plan: &Plan) -> Course {
+        let (time, events) = match plan.extent {
+            Extent::Time(time) => (Some(plan.warmup + time), None),
+            Extent::Events(events) => (None, Some(events)),
+        };
+        Course {
+            target: plan.target.to_string(),
+            who: format!("{} connections", grouped(plan.connections.into())),
+            time,
+            events,
+            steady: plan.stage_ends().next().is_none(),
+            tui: plan.tui,
+        }
+    }
+}
 
 /// What is shown, filled by workers and the verification.
 #[derive(Debug)]
@@ -57,7 +96,7 @@ impl Board {
     fn take(&self) -> Sample {
         let mut sum = Sample::default();
         for live in &self.live {
-            sum.add(&live.lock().unwrap_or_else(PoisonError::into_inner).take());
+            sum.add(&std::mem::take(&mut *live.lock().unwrap_or_else(PoisonError::into_inner)));
         }
         sum
     }
@@ -81,31 +120,31 @@ impl Progress<'_> {
 /// Starts telling what the board shows. Whoever looks at the whole terminal can end the run from there.
 pub fn start<'s, 'e: 's>(
     scope: &'s std::thread::Scope<'s, 'e>,
-    plan: &'e Plan,
+    course: Course,
     board: &'e Board,
     control: &'e Control,
 ) -> Progress<'s> {
     let (end, ended) = channel();
     let thread = scope.spawn(move || {
-        if plan.tui {
+        if course.tui {
             match screen::Screen::open() {
-                Ok(screen) => return screen.show(plan, board, control, &ended),
+                Ok(screen) => return screen.show(&course, board, control, &ended),
                 Err(why) => eprintln!("note: --tui: {why}; progress is told line by line"),
             }
         }
-        tell(plan, board, &ended);
+        tell(&course, board, &ended);
     });
     Progress { end, thread }
 }
 
-fn tell(plan: &Plan, board: &Board, ended: &Receiver<()>) {
+fn tell(course: &Course, board: &Board, ended: &Receiver<()>) {
     let line = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("{msg}").expect("a constant template");
         ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style)
     });
     let mut told = Told::new(Instant::now());
     while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-        let text = told.next(plan, board, Instant::now()).line();
+        let text = told.next(course, board, Instant::now()).line();
         match &line {
             Some(line) => line.set_message(text),
             None => eprintln!("{text}"),
@@ -178,7 +217,7 @@ impl Told {
         Told { start, last: start, sent: 0, requests: 0, read_back: 0, errors: Errors::new() }
     }
 
-    fn next(&mut self, plan: &Plan, board: &Board, now: Instant) -> Look {
+    fn next(&mut self, course: &Course, board: &Board, now: Instant) -> Look {
         let seconds = now.duration_since(self.last).as_secs_f64();
         let elapsed = now.duration_since(self.start);
         self.last = now;
@@ -186,7 +225,7 @@ impl Told {
         self.sent += sample.events;
         self.requests += sample.requests;
         sample.errors.iter().for_each(|(kind, count)| *self.errors.entry(*kind).or_default() += count);
-        let times = Quantiles::of(&sample.response).or_else(|| Quantiles::of(&sample.service)).unwrap_or_default();
+        let times = Quantiles::of(sample.times.first(&TOLD)).unwrap_or_default();
         let (requests, errors) = (self.requests, self.errors.clone());
         if board.verifying.load(Ordering::Relaxed) {
             let (done, all) = (board.read_back.load(Ordering::Relaxed), board.to_read.load(Ordering::Relaxed));
@@ -208,18 +247,18 @@ impl Told {
             };
         }
         let per_second = sample.events as f64 / seconds;
-        let (all, share, left) = match plan.extent {
-            Extent::Time(time) => {
-                let time = time + plan.warmup;
-                let left = time.saturating_sub(elapsed).as_secs_f64().ceil();
-                (None, share(elapsed.as_secs_f64(), time.as_secs_f64()), Some(left))
-            }
-            Extent::Events(events) => {
+        let (share, left) = match (course.events, course.time) {
+            (Some(events), _) => {
                 let left = time_left(events.saturating_sub(self.sent), per_second);
-                (Some(events), share(self.sent as f64, events as f64), left)
+                (share(self.sent as f64, events as f64), left)
             }
+            (None, Some(time)) => {
+                let left = time.saturating_sub(elapsed).as_secs_f64().ceil();
+                (share(elapsed.as_secs_f64(), time.as_secs_f64()), Some(left))
+            }
+            (None, None) => (0.0, None),
         };
-        let done = self.sent;
+        let (done, all) = (self.sent, course.events);
         Look { elapsed, verifying: false, per_second, times, requests, done, all, share, left, errors }
     }
 }
@@ -233,33 +272,44 @@ fn time_left(events: u64, per_second: f64) -> Option<f64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::plan::tests::plan;
-    use crate::record::ErrorKind;
+    use crate::sample::ErrorKind;
+
+    /// Ten events of one connection.
+    pub(super) fn course() -> Course {
+        Course {
+            target: "http://127.0.0.1:4437".into(),
+            who: "1 connections".into(),
+            time: None,
+            events: Some(10),
+            steady: true,
+            tui: false,
+        }
+    }
 
     #[test]
     fn lines_tell_rate_percentiles_errors_and_what_is_left() {
-        let plan = plan();
+        let course = course();
         let board = Board::new(2);
         for (live, latency) in board.live.iter().zip([1_000, 3_000]) {
             let mut sample = live.lock().unwrap();
-            sample.service.record(latency).unwrap();
+            sample.times.note(Clock::Service, latency);
             sample.events = 2;
             sample.errors.insert(ErrorKind::Status(503), 3);
         }
         let start = Instant::now();
         let later = start + Duration::from_secs(2);
         let mut told = Told::new(start);
-        let line = told.next(&plan, &board, later).line();
+        let line = told.next(&course, &board, later).line();
         assert!(line.contains("2 events/s  p50 1.00 µs  p99 3.00 µs  errors 6  3 s left"), "{line}");
-        board.live[0].lock().unwrap().response.record(2_000).unwrap();
-        let line = told.next(&plan, &board, later + EVERY).line();
+        board.live[0].lock().unwrap().times.note(Clock::Response, 2_000);
+        let line = told.next(&course, &board, later + EVERY).line();
         assert!(line.contains("p50 2.00 µs"), "with a plan, of the response: {line}");
         assert_eq!(board.take().events, 0, "a sample is told once");
         board.verifying.store(true, Ordering::Relaxed);
         board.to_read.store(200, Ordering::Relaxed);
         board.read_back.store(50, Ordering::Relaxed);
-        assert!(told.next(&plan, &board, later).line().starts_with("verify   25 %"));
+        assert!(told.next(&course, &board, later).line().starts_with("verify   25 %"));
     }
 }

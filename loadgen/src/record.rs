@@ -1,52 +1,12 @@
-//! What one worker writes down: acknowledgements for the verification, latencies and counts for the summary and the
-//! progress line. Judges nothing.
-//!
-//! Samples go to an interval that only the worker touches; a few times a second it is added to the run's total, to the
-//! run's series and to the sample that the progress thread takes away. So the loop never waits for a lock that is held long, and
-//! percentiles are always taken from merged histograms.
+//! What one worker writes down of the requests it sent: acknowledgements for the verification, latencies and counts for
+//! the summary and the progress line. Judges nothing.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
-
 use crate::acks::{Ack, Acks, Listed};
+use crate::meter::{Meter, Shelf};
 use crate::plan::RequestKey;
-use crate::series::{Series, Slot};
-
-/// Longest latency that is told apart, in nanoseconds: an hour. Longer ones count as this.
-const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-
-/// What went wrong with a request or a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ErrorKind {
-    /// An answer with this status, which was not a success.
-    Status(u16),
-    /// The connection ended while requests were in flight.
-    ConnectionLost,
-    /// A connection could not be made.
-    ConnectFailed,
-    /// No answer within the time allowed.
-    Timeout,
-    /// An answer that could not be understood or contradicts itself.
-    BadAnswer,
-}
-
-impl std::fmt::Display for ErrorKind {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            ErrorKind::Status(status) => write!(out, "{status}"),
-            ErrorKind::ConnectionLost => out.write_str("connection lost"),
-            ErrorKind::ConnectFailed => out.write_str("connect failed"),
-            ErrorKind::Timeout => out.write_str("timeout"),
-            ErrorKind::BadAnswer => out.write_str("bad answer"),
-        }
-    }
-}
-
-/// Counts by kind of error.
-pub type Errors = BTreeMap<ErrorKind, u64>;
+use crate::sample::{Clock, ErrorKind, Sample};
 
 /// When a request was to be sent, and when it was.
 #[derive(Clone, Copy, Debug)]
@@ -55,67 +15,6 @@ pub struct Timing {
     pub planned: Instant,
     /// Sent, the last time if more than once.
     pub sent: Instant,
-}
-
-/// Counts and latencies over some time. The three clocks, in nanoseconds; without a plan only the second one runs.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// From the planned send of a request to its answer.
-    pub response: Histogram<u64>,
-    /// From the actual send of a request to its answer.
-    pub service: Histogram<u64>,
-    /// From the planned send of a request to the actual one.
-    pub send_lag: Histogram<u64>,
-    /// Acknowledged requests.
-    pub requests: u64,
-    /// Acknowledged events.
-    pub events: u64,
-    /// Bytes of acknowledged events.
-    pub bytes: u64,
-    /// What went wrong.
-    pub errors: Errors,
-}
-
-impl Default for Sample {
-    fn default() -> Sample {
-        let empty = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("constant bounds are valid");
-        let [response, service, send_lag] = [empty.clone(), empty.clone(), empty];
-        Sample { response, service, send_lag, requests: 0, events: 0, bytes: 0, errors: Errors::new() }
-    }
-}
-
-impl Sample {
-    /// Merges another sample into this one.
-    pub fn add(&mut self, other: &Sample) {
-        for (times, more) in [
-            (&mut self.response, &other.response),
-            (&mut self.service, &other.service),
-            (&mut self.send_lag, &other.send_lag),
-        ] {
-            times.add(more).expect("all samples have the same bounds");
-        }
-        self.requests += other.requests;
-        self.events += other.events;
-        self.bytes += other.bytes;
-        for (kind, count) in &other.errors {
-            *self.errors.entry(*kind).or_default() += count;
-        }
-    }
-
-    /// Takes everything out.
-    pub fn take(&mut self) -> Sample {
-        std::mem::take(self)
-    }
-
-    fn clear(&mut self) {
-        [&mut self.response, &mut self.service, &mut self.send_lag].into_iter().for_each(Histogram::reset);
-        (self.requests, self.events, self.bytes) = (0, 0, 0);
-        self.errors.clear();
-    }
-
-    fn is_empty(&self) -> bool {
-        self.requests == 0 && self.errors.is_empty() && self.response.is_empty()
-    }
 }
 
 /// The part of the run that is measured.
@@ -127,15 +26,6 @@ pub struct Window {
     pub until: Option<Instant>,
 }
 
-/// Where workers put what others may look at during the run.
-#[derive(Clone, Copy, Debug)]
-pub struct Shelf<'a> {
-    /// This worker's sample, taken away by the progress thread.
-    pub live: &'a Mutex<Sample>,
-    /// All workers' points.
-    pub series: &'a Mutex<Series>,
-}
-
 /// The ledger of one worker.
 #[derive(Debug)]
 pub struct Record<'a> {
@@ -143,12 +33,8 @@ pub struct Record<'a> {
     /// Whether moments are planned: then all that was planned for the window is measured, however late its answer.
     planned: bool,
     keep_acks: bool,
-    shelf: Shelf<'a>,
-    interval: Sample,
-    /// When the interval is; it never spans two.
-    slot: Slot,
-    /// Everything measured so far, up to the last [`Record::publish`].
-    pub total: Sample,
+    /// What is measured.
+    pub meter: Meter<'a>,
     /// What was planned for each stage, if there are several.
     pub stages: Vec<Sample>,
     /// Where the stages end, but for the last.
@@ -176,10 +62,7 @@ impl<'a> Record<'a> {
             window,
             planned: false,
             keep_acks,
-            shelf,
-            interval: Sample::default(),
-            slot: Slot::of(0),
-            total: Sample::default(),
+            meter: Meter::new(window.from, Some(shelf)),
             stages: Vec::new(),
             stage_ends: Vec::new(),
             acks: Acks::default(),
@@ -203,6 +86,7 @@ impl<'a> Record<'a> {
     /// sent and answered in it.
     pub fn begin(&mut self, window: Window, planned: bool) {
         (self.window, self.planned) = (window, planned);
+        self.meter.begin(window.from);
     }
 
     /// Notes a success: `place` is the first offset if the answer told it.
@@ -223,14 +107,13 @@ impl<'a> Record<'a> {
         if planned < from || !self.planned && until.is_some_and(|until| answered > until) {
             return;
         }
-        self.turn_to(answered);
         let nanos = |from: Instant, to: Instant| to.saturating_duration_since(from).as_nanos() as u64;
         let is_planned = self.planned;
-        for sample in self.samples(planned) {
-            sample.service.saturating_record(nanos(sent, answered));
+        for sample in self.samples(planned, answered) {
+            sample.times.note(Clock::Service, nanos(sent, answered));
             if is_planned {
-                sample.response.saturating_record(nanos(planned, answered));
-                sample.send_lag.saturating_record(nanos(planned, sent));
+                sample.times.note(Clock::Response, nanos(planned, answered));
+                sample.times.note(Clock::SendLag, nanos(planned, sent));
             }
             sample.requests += 1;
             sample.events += u64::from(events);
@@ -242,62 +125,42 @@ impl<'a> Record<'a> {
     /// what the broker could not take.
     pub fn unsent(&mut self, planned: Instant, now: Instant) {
         self.in_vain(planned, now, |sample, waited| {
-            sample.response.saturating_record(waited);
-            sample.send_lag.saturating_record(waited);
+            sample.times.note(Clock::Response, waited);
+            sample.times.note(Clock::SendLag, waited);
         });
     }
 
     /// Measures a request that was planned and sent, and will not be answered any more.
     pub fn unanswered(&mut self, planned: Instant, now: Instant) {
-        self.in_vain(planned, now, |sample, waited| sample.response.saturating_record(waited));
+        self.in_vain(planned, now, |sample, waited| sample.times.note(Clock::Response, waited));
     }
 
     fn in_vain(&mut self, planned: Instant, now: Instant, note: impl Fn(&mut Sample, u64)) {
         if self.planned && planned >= self.window.from {
-            self.turn_to(now);
             let waited = now.saturating_duration_since(planned).as_nanos() as u64;
-            self.samples(planned).for_each(|sample| note(sample, waited));
+            self.samples(planned, now).for_each(|sample| note(sample, waited));
         }
     }
 
-    /// Where something is measured that was planned for a moment: the interval, and the stage.
-    fn samples(&mut self, planned: Instant) -> impl Iterator<Item = &mut Sample> {
+    /// Where something is measured that was planned for a moment and ended now: the interval, and the stage.
+    fn samples(&mut self, planned: Instant, now: Instant) -> impl Iterator<Item = &mut Sample> {
         let stage = self.stage_ends.partition_point(|end| *end <= planned);
-        [&mut self.interval].into_iter().chain(self.stages.get_mut(stage))
-    }
-
-    /// Makes the interval that of a moment.
-    fn turn_to(&mut self, now: Instant) {
-        let slot = Slot::of(now.saturating_duration_since(self.window.from).as_secs());
-        if slot != self.slot {
-            self.publish();
-            self.slot = slot;
-        }
+        [self.meter.at(now)].into_iter().chain(self.stages.get_mut(stage))
     }
 
     /// Counts an error; errors count during the warm-up too.
     pub fn error(&mut self, kind: ErrorKind) {
-        *self.interval.errors.entry(kind).or_default() += 1;
-    }
-
-    /// Adds the interval to the total and puts it on the shelf.
-    pub fn publish(&mut self) {
-        if self.interval.is_empty() {
-            return;
-        }
-        self.total.add(&self.interval);
-        // Progress is only told, never relied upon: a panic over there must not end the run.
-        self.shelf.live.lock().unwrap_or_else(PoisonError::into_inner).add(&self.interval);
-        self.shelf.series.lock().unwrap_or_else(PoisonError::into_inner).add(self.slot, &self.interval);
-        self.interval.clear();
+        self.meter.error(kind);
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use super::*;
+    use crate::series::Series;
 
     /// What a test's record puts aside.
     #[derive(Default)]
@@ -324,11 +187,11 @@ pub(crate) mod tests {
         }
         record.error(ErrorKind::Status(503));
         for _ in 0..2 {
-            record.publish();
-            for sample in [&record.total, &*kept.live.lock().unwrap()] {
+            record.meter.publish();
+            for sample in [&record.meter.total, &*kept.live.lock().unwrap()] {
                 assert_eq!((sample.requests, sample.events, sample.bytes), (2, 20, 200));
                 assert_eq!(sample.errors.get(&ErrorKind::Status(503)), Some(&1));
-                assert_eq!(sample.service.max() / 1_000_000, 100);
+                assert_eq!(sample.times.of(Clock::Service).max() / 1_000_000, 100);
             }
         }
         let points = kept.series.into_inner().unwrap().into_points();

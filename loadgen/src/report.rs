@@ -1,14 +1,16 @@
 //! What a run leaves in a directory (`--out`): `report.json`, which programs read, `report.html` for people, a percentile
-//! file for each clock that ran (`*.hgrm`), and the run second by second (`series.csv`). Measures nothing; `schema.json` beside this says what the
-//! object holds.
+//! file for each clock that ran (`*.hgrm`), and each part of the run second by second (`series*.csv`). Measures nothing;
+//! `schema.json` beside this says what the object holds.
 //!
 //! A directory is tried before the run, so that an hour's load is not lost to a typing error. Each file is written under
 //! another name and then renamed, `report.json` last: where it is, the others belong to it.
 
+mod charts;
 mod machine;
 mod page;
 mod percentiles;
 mod plot;
+mod series;
 
 use std::fs;
 use std::io::{self, Write};
@@ -21,27 +23,18 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use crate::series::{Point, Quantiles};
+use crate::broker::Broker;
+use crate::sample::{Clock, Times};
+use crate::series::Point;
 
 /// Grows when a field of `report.json` changes its meaning or goes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What `report.json` holds, as a JSON schema.
 pub const PUBLISHED: &str = include_str!("report/schema.json");
 
-/// Clocks whose percentiles may be written; a file of one that did not run would be another run's.
-const CLOCKS: [&str; 10] = [
-    "response",
-    "service",
-    "send-lag",
-    "end-to-end",
-    "browsers-response",
-    "browsers-service",
-    "browsers-send-lag",
-    "answer",
-    "delivery",
-    "ack",
-];
+/// Names of parts, the run itself first: files of one that was not there would be another run's.
+const PARTS: [&str; 4] = ["", "browsers", "consumers", "queries"];
 
 /// A file that cannot be written.
 #[derive(Debug, Error)]
@@ -51,15 +44,39 @@ pub struct OutError {
     cause: io::Error,
 }
 
+/// A part of a run that has its own clocks.
+#[derive(Debug)]
+pub struct Part<'r> {
+    /// What its clocks and tables are called after; empty for the run itself.
+    pub name: &'static str,
+    /// The clocks that may run in it.
+    pub clocks: &'static [Clock],
+    /// What they showed.
+    pub times: &'r Times,
+    /// The part second by second.
+    pub points: &'r [Point],
+}
+
+impl Part<'_> {
+    /// What a clock of it is called, with blanks.
+    fn label(&self, clock: Clock) -> String {
+        label(self.name, clock)
+    }
+}
+
+fn label(part: &str, clock: Clock) -> String {
+    [part, clock.name()].join(" ").trim_start().to_owned()
+}
+
 /// A run to be told.
 #[derive(Debug)]
 pub struct Report<'r> {
     /// The object that `-o json` prints.
     pub summary: Value,
-    /// Merged histograms by the name of their clock, in nanoseconds; those of clocks that did not run are empty.
-    pub clocks: Vec<(&'static str, &'r Histogram<u64>)>,
-    /// The run second by second.
-    pub points: &'r [Point],
+    /// The run itself, then other parts of it.
+    pub parts: Vec<Part<'r>>,
+    /// What the broker told of itself meanwhile, if it was asked.
+    pub broker: Option<&'r Broker>,
     /// When it began.
     pub began: Timestamp,
     /// What the broker calls its version, if it says so.
@@ -72,7 +89,9 @@ impl Report<'_> {
     /// The whole report as one object.
     pub fn json(&self) -> Value {
         let clocks: serde_json::Map<String, Value> =
-            self.ran().map(|(name, times)| (name.replace('-', "_"), percentiles::json(times))).collect();
+            self.ran().map(|(label, times)| (label.replace(' ', "_"), percentiles::json(times))).collect();
+        let mut parts = self.parts.iter().map(|part| (part.name, series::json(part)));
+        let series = parts.next().map(|(_, series)| series);
         json!({
             "schema": SCHEMA,
             "began": self.began,
@@ -87,30 +106,14 @@ impl Report<'_> {
             "machine": machine::describe(),
             "summary": self.summary,
             "clocks": clocks,
-            "series": self.points,
+            "broker": self.broker,
+            "series": series,
+            "series_of": parts.map(|(name, series)| (name.to_owned(), series)).collect::<serde_json::Map<_, _>>(),
         })
     }
 
-    fn ran(&self) -> impl Iterator<Item = (&'static str, &Histogram<u64>)> {
-        self.clocks.iter().copied().filter(|(_, times)| !times.is_empty())
-    }
-
-    fn csv(&self) -> String {
-        let quantiles =
-            |clock: &str| ["p50", "p90", "p99", "p99_9", "max"].map(|name| format!(",{clock}_{name}_ns")).concat();
-        let clocks = ["response", "service", "send_lag"].map(quantiles).concat();
-        let mut text = format!("at_s,length_s,requests,events,bytes,errors,events_per_second{clocks}\n");
-        for point in self.points {
-            let Point { slot, requests, events, bytes, errors, response, service, send_lag } = point;
-            let rate = point.events_per_second();
-            let row = format!("{},{},{requests},{events},{bytes},{errors},{rate}", slot.at_s, slot.length_s);
-            let clocks = [response, service, send_lag].map(|times| match times {
-                None => ",,,,,".to_owned(),
-                Some(Quantiles { p50, p90, p99, p99_9, max }) => format!(",{p50},{p90},{p99},{p99_9},{max}"),
-            });
-            text += &format!("{row}{}\n", clocks.concat());
-        }
-        text
+    fn ran(&self) -> impl Iterator<Item = (String, &Histogram<u64>)> {
+        self.parts.iter().flat_map(|part| part.times.ran().map(|(clock, times)| (part.label(clock), times)))
     }
 }
 
@@ -136,11 +139,14 @@ impl Folder {
     /// # Errors
     /// When one of them cannot be written; then `report.json` is what it was.
     pub fn write(&self, report: &Report<'_>) -> Result<(), OutError> {
-        CLOCKS.iter().try_for_each(|name| self.remove(&format!("{name}.hgrm")))?;
-        for (name, times) in report.ran() {
-            self.put(&format!("{name}.hgrm"), &percentiles::hgrm(times))?;
+        for name in PARTS {
+            self.remove(&table_name(name))?;
+            Clock::ALL.iter().try_for_each(|clock| self.remove(&percentiles_name(&label(name, *clock))))?;
         }
-        self.put("series.csv", &report.csv())?;
+        for (label, times) in report.ran() {
+            self.put(&percentiles_name(&label), &percentiles::hgrm(times))?;
+        }
+        report.parts.iter().try_for_each(|part| self.put(&table_name(part.name), &series::csv(part)))?;
         let report = report.json();
         self.put("report.html", &page::html(&report))?;
         self.put("report.json", &format!("{report:#}\n"))
@@ -173,6 +179,14 @@ impl Folder {
     fn failed(&self, name: &str, cause: io::Error) -> OutError {
         OutError { path: self.path.join(name), cause }
     }
+}
+
+fn table_name(part: &str) -> String {
+    if part.is_empty() { "series.csv".to_owned() } else { format!("series-{part}.csv") }
+}
+
+fn percentiles_name(label: &str) -> String {
+    format!("{}.hgrm", label.replace(' ', "-"))
 }
 
 #[cfg(test)]

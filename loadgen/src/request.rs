@@ -138,7 +138,8 @@ fn head(plan: &Plan, group: &str) -> Head {
     let mut headers = format!("Host: {}\r\n", plan.target.authority);
     match (&plan.browser, &plan.token) {
         (Some(origin), _) => {
-            let site = if *origin == format!("http://{}", plan.target.authority) { "same-origin" } else { "cross-site" };
+            let site =
+                if *origin == format!("http://{}", plan.target.authority) { "same-origin" } else { "cross-site" };
             headers += BROWSER;
             headers += &format!("Origin: {origin}\r\nSec-Fetch-Site: {site}\r\nReferer: {origin}/\r\n");
         }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
+
+use crate::broker::Broker;
 use crate::e2e::Delivered;
 use crate::pace::Punctuality;
 use crate::plan::Plan;
-use crate::record::Sample;
+use crate::sample::{Clock, Sample, Times};
 use crate::series::Point;
 use crate::slo::Outcome;
 use crate::verdict::{Evidence, Share, Verdict, judge};
@@ -54,6 +57,8 @@ pub struct Results {
     pub wall: Duration,
     /// Whether the broker fell silent before the end.
     pub silent: bool,
+    /// What the broker told of itself meanwhile, if it was asked.
+    pub broker: Option<Broker>,
     /// How reading back went.
     pub verification: Verification,
 }
@@ -66,14 +71,16 @@ impl Results {
             Verification::Done(findings) => (Some(findings), None),
             Verification::Unfinished(why) => (None, Some(why.as_str())),
         };
-        let rates: Vec<f64> = self.points.iter().map(Point::events_per_second).collect();
+        // What consumers were given after the load is no part of its rate.
+        let end = self.points.iter().rposition(|point| point.requests > 0).map_or(0, |last| last + 1);
+        let rates: Vec<f64> = self.points[..end].iter().map(Point::events_per_second).collect();
         judge(&Evidence {
             errors: self.sample.errors.clone(),
             requests: self.sample.requests,
             refused: self.refused,
             unknown: self.unknown,
             punctuality: self.punctuality,
-            busiest: self.shares.iter().copied().max_by(|a, b| a.taken().total_cmp(&b.taken())).unwrap_or_default(),
+            busiest: Share::busiest(&self.shares),
             wall: self.wall,
             // A rate that is meant to change does not drift.
             rates: if self.stages.is_empty() { &rates } else { &[] },
@@ -87,11 +94,28 @@ impl Results {
     /// clock, or in the closed loop by the service clock.
     pub fn objectives(&self, plan: &Plan) -> Vec<Outcome> {
         let clock = match (&self.delivered, &self.punctuality) {
-            (Some(delivered), _) => &delivered.end_to_end,
-            (None, Some(_)) => &self.sample.response,
-            (None, None) => &self.sample.service,
+            (Some(_), _) => Clock::EndToEnd,
+            (None, Some(_)) => Clock::Response,
+            (None, None) => Clock::Service,
         };
-        plan.objectives.iter().map(|objective| objective.judge(clock)).collect()
+        plan.objectives.iter().map(|objective| objective.judge(self.sample.times.of(clock))).collect()
+    }
+
+    /// From the planned send to the answer, or in the closed loop from the send.
+    pub fn reply_times(&self) -> &Histogram<u64> {
+        self.sample.times.of(if self.punctuality.is_some() { Clock::Response } else { Clock::Service })
+    }
+
+    /// Adds what consumers of the same run were given, second by second since the same moment.
+    pub fn deliver(&mut self, delivered: Delivered, times: &Times, points: Vec<Point>) {
+        self.delivered = Some(delivered);
+        self.sample.times.add(times);
+        for (place, point) in points.into_iter().enumerate() {
+            match self.points.get_mut(place) {
+                Some(known) => known.times.extend(point.times),
+                None => self.points.push(Point { slot: point.slot, times: point.times, ..Point::default() }),
+            }
+        }
     }
 
     /// The first faults in words.
@@ -133,10 +157,11 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         cpu: Duration::ZERO,
         wall: Duration::ZERO,
         silent: false,
+        broker: None,
         verification: Verification::Skipped,
     };
     for Report { record, ended, time, wall, measured, punctuality } in reports {
-        results.sample.add(&record.total);
+        results.sample.add(&record.meter.total);
         results.stages.resize_with(record.stages.len(), Sample::default);
         results.stages.iter_mut().zip(&record.stages).for_each(|(sum, stage)| sum.add(stage));
         results.measured = results.measured.max(measured);

@@ -1,5 +1,5 @@
 //! What happened when: the run in points of a second, each with its counts and its own percentiles, all workers together.
-//! Filled by `record`, read by `verdict` and by whoever draws it.
+//! Filled by `meter`, read by `verdict` and by whoever draws it.
 //!
 //! A point's percentiles come from its own merged histogram, which is dropped once the point is over, so a point is a
 //! few hundred bytes. Points grow longer as the run does ([`Slot`]), so a run of a day has some ten thousand of them.
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::record::Sample;
+use crate::sample::{Clock, Sample};
 
 /// Points of one second each, before they become longer.
 const POINTS_A_LENGTH: u64 = 1800;
@@ -70,28 +70,20 @@ impl Slot {
 }
 
 /// What was measured in one slot. Answers count where they came.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Point {
     /// When.
-    #[serde(flatten)]
     pub slot: Slot,
-    /// Acknowledged requests.
+    /// Requests that succeeded.
     pub requests: u64,
-    /// Acknowledged events.
+    /// Events acknowledged, or given.
     pub events: u64,
-    /// Bytes of acknowledged events.
+    /// Their bytes.
     pub bytes: u64,
     /// Errors of any kind.
     pub errors: u64,
-    /// From the planned send of a request to its answer; nothing in the closed loop.
-    #[serde(rename = "response_ns")]
-    pub response: Option<Quantiles>,
-    /// From the actual send of a request to its answer.
-    #[serde(rename = "service_ns")]
-    pub service: Option<Quantiles>,
-    /// From the planned send of a request to the actual one; nothing in the closed loop.
-    #[serde(rename = "send_lag_ns")]
-    pub send_lag: Option<Quantiles>,
+    /// Percentiles of the clocks that ran.
+    pub times: Vec<(Clock, Quantiles)>,
 }
 
 impl Point {
@@ -102,13 +94,16 @@ impl Point {
             events: sample.events,
             bytes: sample.bytes,
             errors: sample.errors.values().sum(),
-            response: Quantiles::of(&sample.response),
-            service: Quantiles::of(&sample.service),
-            send_lag: Quantiles::of(&sample.send_lag),
+            times: sample.times.ran().filter_map(|(clock, times)| Some((clock, Quantiles::of(times)?))).collect(),
         }
     }
 
-    /// Acknowledged events a second.
+    /// Percentiles of a clock, if it ran.
+    pub fn times(&self, clock: Clock) -> Option<Quantiles> {
+        self.times.iter().find(|(ran, _)| *ran == clock).map(|(_, times)| *times)
+    }
+
+    /// Events a second.
     pub fn events_per_second(&self) -> f64 {
         self.events as f64 / self.slot.length_s as f64
     }
@@ -159,9 +154,13 @@ impl Series {
 mod tests {
     use super::*;
 
-    fn measured(events: u64, service: &[u64]) -> Sample {
-        let mut sample = Sample { requests: service.len() as u64, events, ..Sample::default() };
-        service.iter().for_each(|time| sample.service.record(*time).unwrap());
+    /// So many events, and requests that took these microseconds.
+    fn measured(events: u64, service: std::ops::RangeInclusive<u64>) -> Sample {
+        let mut sample = Sample { events, bytes: 100 * events, ..Sample::default() };
+        for micros in service {
+            sample.requests += 1;
+            sample.times.note(Clock::Service, micros * 1_000);
+        }
         sample
     }
 
@@ -183,18 +182,33 @@ mod tests {
     fn points_come_from_merged_histograms_in_order_and_nothing_is_lost() {
         let mut series = Series::default();
         let at = Slot::of;
-        series.add(at(0), &measured(10, &[1_000; 9]));
-        series.add(at(1), &measured(1, &[5]));
-        series.add(at(0), &measured(2, &[9_000]));
-        series.add(at(2), &measured(3, &[5]));
-        series.add(at(5), &measured(4, &[5]));
+        series.add(at(0), &measured(10, 501..=1000));
+        series.add(at(1), &measured(1, 5..=5));
+        series.add(at(0), &measured(2, 1..=500));
+        series.add(at(2), &measured(3, 5..=5));
+        series.add(at(5), &measured(4, 5..=5));
         // The first is closed by now, so this one counts for the oldest that is open.
-        series.add(at(0), &measured(100, &[7]));
+        series.add(at(0), &measured(100, 7..=7));
         let points = series.into_points();
         let seen: Vec<_> = points.iter().map(|point| (point.slot.at_s, point.events, point.requests)).collect();
-        assert_eq!(seen, [(0, 12, 10), (1, 101, 2), (2, 3, 1), (3, 0, 0), (4, 0, 0), (5, 4, 1)]);
-        let service = points[0].service.unwrap();
-        assert_eq!((service.p50 / 1_000, service.p90 / 1_000, service.p99 / 1_000, service.max / 1_000), (1, 1, 9, 9));
-        assert_eq!(Point::of(at(0), &Sample::default()).service, None);
+        assert_eq!(seen, [(0, 12, 1000), (1, 101, 2), (2, 3, 1), (3, 0, 0), (4, 0, 0), (5, 4, 1)]);
+        assert_eq!((points[0].bytes, points[1].bytes), (1_200, 10_100));
+        let Quantiles { p50, p90, p99, p99_9, max } = points[0].times(Clock::Service).unwrap();
+        for (found, micros) in [(p50, 500), (p90, 900), (p99, 990), (p99_9, 999), (max, 1000)] {
+            assert!(found.abs_diff(micros * 1_000) <= micros, "{found} ns and not {micros} µs");
+        }
+        assert_eq!((&points[3].times, points[0].times(Clock::Response)), (&vec![], None), "no clock ran");
+    }
+
+    #[test]
+    fn two_seconds_have_half_the_rate() {
+        let mut series = Series::default();
+        series.add(Slot::of(1_801), &measured(300, 1..=3));
+        let points = series.into_points();
+        let last = points.last().unwrap();
+        assert_eq!(
+            (points.len(), last.slot, last.events_per_second()),
+            (1_801, Slot { at_s: 1_800, length_s: 2 }, 150.0)
+        );
     }
 }

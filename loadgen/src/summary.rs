@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::pace::LATE;
 use crate::plan::{Extent, Plan};
 use crate::results::{Results, Verification};
+use crate::sample::Clock;
 use crate::units::{grouped, nanoseconds, rate};
 use crate::verdict::Share;
 
@@ -49,14 +50,14 @@ pub fn text(plan: &Plan, results: &Results) -> String {
         row(name, QUANTILES.map(|(_, q)| format!("{:>9}", nanoseconds(times.value_at_quantile(q)))).concat());
     };
     if results.punctuality.is_some() {
-        clock("response", &sample.response);
+        clock("response", sample.times.of(Clock::Response));
     }
-    clock("service", &sample.service);
+    clock("service", sample.times.of(Clock::Service));
     if results.punctuality.is_some() {
-        clock("send lag", &sample.send_lag);
+        clock("send lag", sample.times.of(Clock::SendLag));
     }
-    if let Some(delivered) = &results.delivered {
-        clock("end-to-end", &delivered.end_to_end);
+    if results.delivered.is_some() {
+        clock("end-to-end", sample.times.of(Clock::EndToEnd));
     }
     row("plan", pacing(plan, results));
     let counted = errors(results);
@@ -159,9 +160,9 @@ fn stages(plan: &Plan, results: &Results) -> Vec<Value> {
             "seconds": stage.length.as_secs_f64(),
             "planned_events_per_second": stage.requests_per_second * f64::from(plan.batch),
             "events": sample.events,
-            "response_us": microseconds(&sample.response),
-            "service_us": microseconds(&sample.service),
-            "send_lag_us": microseconds(&sample.send_lag),
+            "response_us": microseconds(sample.times.of(Clock::Response)),
+            "service_us": microseconds(sample.times.of(Clock::Service)),
+            "send_lag_us": microseconds(sample.times.of(Clock::SendLag)),
         })
     });
     stages.collect()
@@ -171,7 +172,8 @@ fn stages(plan: &Plan, results: &Results) -> Vec<Value> {
 pub fn stage_lines(plan: &Plan, results: &Results) -> Vec<String> {
     let planned = plan.open_loop.iter().flat_map(|open| &open.stages);
     let stages = planned.zip(&results.stages).enumerate().map(|(number, (stage, sample))| {
-        let times = QUANTILES.map(|(name, q)| format!("{name} {}", nanoseconds(sample.response.value_at_quantile(q))));
+        let times = QUANTILES
+            .map(|(name, q)| format!("{name} {}", nanoseconds(sample.times.of(Clock::Response).value_at_quantile(q))));
         let events_per_second = stage.requests_per_second * f64::from(plan.batch);
         format!("stage {}  {} events/s  {}", number + 1, rate(events_per_second), times.join("  "))
     });
@@ -179,7 +181,7 @@ pub fn stage_lines(plan: &Plan, results: &Results) -> Vec<String> {
 }
 
 /// Percentiles by name; null of a clock that did not run.
-fn microseconds(times: &Histogram<u64>) -> Value {
+pub(crate) fn microseconds(times: &Histogram<u64>) -> Value {
     if times.is_empty() {
         return Value::Null;
     }
@@ -233,9 +235,9 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "requests_per_second": results.rate(sample.requests as f64),
             "mib_per_second": results.rate(sample.bytes as f64 / MEBIBYTE),
             "events_by_second": results.points.iter().map(|point| point.events).collect::<Vec<_>>(),
-            "response_us": microseconds(&sample.response),
-            "service_us": microseconds(&sample.service),
-            "send_lag_us": microseconds(&sample.send_lag),
+            "response_us": microseconds(sample.times.of(Clock::Response)),
+            "service_us": microseconds(sample.times.of(Clock::Service)),
+            "send_lag_us": microseconds(sample.times.of(Clock::SendLag)),
         },
         "errors": errors,
         "delivered": results.delivered.as_ref().map(|delivered| json!({
@@ -244,7 +246,7 @@ pub fn json(plan: &Plan, results: &Results) -> Value {
             "untimed": delivered.untimed,
             "lost": delivered.lost,
             "repeated": delivered.repeated,
-            "end_to_end_us": microseconds(&delivered.end_to_end),
+            "end_to_end_us": microseconds(sample.times.of(Clock::EndToEnd)),
         })),
         "refused_requests": results.refused,
         "first_refusal": results.first_refusal,
@@ -290,14 +292,14 @@ mod tests {
     use super::*;
     use crate::pace::Punctuality;
     use crate::plan::{OpenLoop, tests::plan};
-    use crate::record::{ErrorKind, Sample};
+    use crate::sample::{ErrorKind, Sample};
     use crate::schedule::{Arrivals, Stage};
     use crate::verify::Findings;
 
     fn results() -> Results {
         let mut sample = Sample { requests: 1000, events: 2000, bytes: 2 << 20, ..Sample::default() };
         for latency in 1..=1000 {
-            sample.service.record(latency * 1_000).unwrap();
+            sample.times.note(Clock::Service, latency * 1_000);
         }
         sample.errors.insert(ErrorKind::Status(503), 2);
         sample.errors.insert(ErrorKind::ConnectionLost, 1);
@@ -317,6 +319,7 @@ mod tests {
             cpu: Duration::from_millis(1500),
             wall: Duration::from_secs(2),
             silent: false,
+            broker: None,
             verification: Verification::Done(findings),
         }
     }
@@ -346,9 +349,10 @@ mod tests {
         let stages = vec![Stage { length: Duration::ZERO, requests_per_second: 2_500.0 }];
         let plan = Plan { open_loop: Some(OpenLoop { stages, arrivals: Arrivals::Poisson }), batch: 2, ..plan() };
         let mut results = results();
-        results.punctuality = Some(Punctuality { planned: 5_000, late: 7, late_by_generator: 2, overdue: 3, unsent: 1 });
-        results.sample.response.record(7_000).unwrap();
-        results.sample.send_lag.record(2_000).unwrap();
+        results.punctuality =
+            Some(Punctuality { planned: 5_000, late: 7, late_by_generator: 2, overdue: 3, unsent: 1 });
+        results.sample.times.note(Clock::Response, 7_000);
+        results.sample.times.note(Clock::SendLag, 2_000);
         let text = text(&plan, &results);
         assert!(text.lines().count() <= 12, "{text}");
         for part in [

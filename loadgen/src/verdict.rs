@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::pace::Punctuality;
-use crate::record::{ErrorKind, Errors};
+use crate::sample::{ErrorKind, Errors};
 use crate::thread_time::ThreadTime;
 use crate::verify::Findings;
 
@@ -66,6 +66,11 @@ impl Share {
     pub fn of(time: ThreadTime, wall: Duration) -> Share {
         let share = |part: Duration| part.as_secs_f64() / wall.as_secs_f64().max(1e-9);
         Share { running: share(time.running), waiting: share(time.waiting) }
+    }
+
+    /// That of the thread that had the least time left.
+    pub fn busiest(shares: &[Share]) -> Share {
+        shares.iter().copied().max_by(|a, b| a.taken().total_cmp(&b.taken())).unwrap_or_default()
     }
 
     /// The time in which it could not have done more: the rest it slept, waiting for the broker.
@@ -147,12 +152,14 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
         }
         let behind = overdue + unsent;
         if too_many(behind) {
-            let reason =
-                format!("{behind} of {planned} sends were not made when the plan ended: all connections waited for answers");
+            let reason = format!(
+                "{behind} of {planned} sends were not made when the plan ended: all connections waited for answers"
+            );
             return (Verdict::Overloaded, reason);
         }
     }
-    let pushed_back = count(ErrorKind::Status(429)) + count(ErrorKind::Status(503));
+    let busy = evidence.errors.iter().filter(|(kind, _)| kind.is_busy());
+    let pushed_back: u64 = busy.map(|(_, count)| count).sum();
     if pushed_back as f64 > PUSHED_BACK_MAX * (evidence.requests + pushed_back) as f64 {
         return (Verdict::Overloaded, format!("{pushed_back} answers said busy"));
     }

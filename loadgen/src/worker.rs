@@ -14,9 +14,10 @@ use crate::alarm::Alarm;
 use crate::connection::{Connection, Surroundings};
 use crate::exchange::Exchange;
 use crate::flight::Flight;
+use crate::meter::Shelf;
 use crate::pace::{Pace, Punctuality};
 use crate::plan::{OpenLoop, Plan};
-use crate::record::{Record, Shelf, Window};
+use crate::record::{Record, Window};
 use crate::request::Requests;
 use crate::schedule::Schedule;
 use crate::thread_time::ThreadTime;
@@ -86,10 +87,15 @@ impl Gate {
         Gate { barrier: Barrier::new(workers as usize), start: OnceLock::new() }
     }
 
+    /// When the run began; now, if it did not yet.
+    pub fn start(&self) -> Instant {
+        *self.start.get_or_init(Instant::now)
+    }
+
     /// Waits for the others, and says when the run begins: now, for all the same.
     fn pass(&self) -> Instant {
         self.barrier.wait();
-        *self.start.get_or_init(Instant::now)
+        self.start()
     }
 }
 
@@ -106,6 +112,8 @@ pub struct Run<'p> {
     pub gate: &'p Gate,
     /// Where sends are noted for consumers of the same run.
     pub flight: Option<&'p Flight>,
+    /// Where they are told when the measured part begins.
+    pub from: Option<&'p OnceLock<Instant>>,
     /// How it may be ended from outside.
     pub control: &'p Control,
 }
@@ -157,7 +165,7 @@ pub fn drive<'p>(run: Run<'p>, index: u32, shelf: Shelf<'p>) -> io::Result<Repor
     for connection in &mut worker.connections {
         connection.abandon(Instant::now(), &mut worker.record);
     }
-    worker.record.publish();
+    worker.record.meter.publish();
     let closed_at = start + closed.wall;
     let end = match worker.window.until {
         Some(until) => until.min(closed_at),
@@ -233,6 +241,9 @@ impl<'p> Worker<'p> {
         if let Some(flight) = self.run.flight {
             flight.begin(from);
         }
+        if let Some(told) = self.run.from {
+            told.get_or_init(|| from);
+        }
         self.pace = match &plan.open_loop {
             None => Pace::closed_loop(),
             Some(OpenLoop { stages, arrivals }) => {
@@ -256,7 +267,7 @@ impl<'p> Worker<'p> {
                     return Ok(ended);
                 }
                 if now >= next_publish {
-                    self.record.publish();
+                    self.record.meter.publish();
                     next_publish = now + PUBLISH;
                 }
                 next_tick = now + TICK;

@@ -83,6 +83,7 @@ fn what_cannot_be_is_a_mistake_of_the_command_line_and_what_is_not_there_a_refus
     for (options, code, words) in [
         (&["--consumers", "99k"][..], 2, "at most"),
         (&["--idle", "--ack-rate", "5"], 2, "cannot be used with"),
+        (&["--idle", "--slo", "p50<1s"], 2, "cannot be used with"),
         (&["-d", "0s"], 2, "--duration"),
         (&["--until-tail"], 4, "no_group"),
     ] {

@@ -8,7 +8,7 @@ use super::{CONSUMERS_MAX, ProduceArguments, UsageError};
 use crate::consume::plan::{ConsumePlan, Kind};
 use crate::mixed::Parts;
 use crate::plan::{Extent, Plan};
-use crate::units::parse_count;
+use crate::units::{parse_count, parse_duration};
 
 /// Longer than any run; consumers beside producers end when those do.
 const NO_END: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -35,13 +35,13 @@ Examples:
   loadgen catchup --group load -n 1M -b 1000 --consumers 100
       a hundred consumers read a million events each
 
-The summary is that of the reading; that of the filling goes to stderr.";
+The summary is that of the reading, and --slo is about its answers; that of the filling goes to stderr.";
 
 const MIXED_EXAMPLES: &str = "\
 Examples:
   loadgen mixed --group load -c 8 --rate 10k -b 100 --browsers 200 --consumers 4 --observers 50
       eight services post 10 000 events a second in batches of 100, 200 pages ten a second each,
-      four consumers read all of it, fifty observers watch
+      four consumers read all of it, fifty observers watch and ask for the last seconds every two seconds
 
 Every part is verified by itself; the verdict is the gravest of them, and --slo is about the services.";
 
@@ -96,9 +96,12 @@ pub struct MixedArguments {
     /// Pages that post a batch of 10 events a second each, as with --browser-like.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub browsers: u32,
-    /// Live readers at the tail, without a position.
+    /// Live readers at the tail, without a position, who query as well.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub observers: u32,
+    /// Time between two queries of an observer.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub query_every: Duration,
 }
 
 impl MixedArguments {
@@ -130,11 +133,16 @@ impl MixedArguments {
             producer_id: None,
             producer_epoch: None,
             slo: Vec::new(),
+            out: None,
             ..self.produce.clone()
         };
         let consumers = self.readers.plan(&services, "latest", false)?;
+        if self.query_every.is_zero() {
+            return Err(UsageError::Zero("query-every"));
+        }
         let observers = ConsumePlan { kind: Kind::Idle, consumers: self.observers, threads: 1, ..consumers.clone() };
-        Ok(Parts { services, browsers: browsers.plan()?, consumers, observers })
+        let queries = ConsumePlan { kind: Kind::Query { every: self.query_every }, ..observers.clone() };
+        Ok(Parts { services, browsers: browsers.plan()?, consumers, observers, queries })
     }
 }
 
@@ -163,7 +171,10 @@ impl CatchupArguments {
         if self.produce.duration.is_none() && self.produce.stages.is_none() && plan.time().is_some() {
             plan.extent = Extent::Events(FILL);
         }
-        let readers = self.readers.plan(&plan, "earliest", true)?;
+        let mut readers = self.readers.plan(&plan, "earliest", true)?;
+        // The run that is judged, drawn and looked at is that of the readers.
+        readers.objectives = std::mem::take(&mut plan.objectives);
+        (readers.tui, readers.watch) = (plan.tui, std::mem::take(&mut plan.watch));
         Ok((plan, readers))
     }
 }
@@ -194,6 +205,9 @@ impl Readers {
             duration: NO_END,
             until_tail,
             timeout: plan.timeout,
+            objectives: Vec::new(),
+            tui: false,
+            watch: false,
         })
     }
 }

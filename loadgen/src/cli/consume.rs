@@ -8,6 +8,7 @@ use clap::Args;
 use super::{CONSUMERS_MAX, Output, UsageError, check_group, read_token};
 use crate::consume::plan::{ConsumePlan, Kind};
 use crate::report::Folder;
+use crate::slo::Objective;
 use crate::target::Target;
 use crate::units::{Sizes, parse_count, parse_duration, parse_sizes};
 
@@ -15,8 +16,9 @@ const CONSUME_EXAMPLES: &str = "\
 Examples:
   loadgen consume --group load --consumers 1000 --until-tail
       a thousand consumers read the group from its first event to its tail
-  loadgen consume --group load --consumers 1 --start latest -d 30s
-      one consumer waits at the tail: how long events take from the broker's clock into its hands
+  loadgen consume --group load --consumers 1 --start latest -d 30s --slo 'p99<1ms'
+      one consumer waits at the tail: how long events take from the broker's clock into its hands; exit code 99 if
+      one of a hundred takes a millisecond
   loadgen consume --group load --consumers 100 --ack-rate 1000 -d 30s
       a hundred consumers ack one event at a time, a thousand a second in all
   loadgen consume --group load --consumers 10k --idle -d 10s
@@ -65,10 +67,18 @@ pub struct ConsumeArguments {
     /// Longest wait for one answer.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub timeout: Duration,
+    /// An objective such as p99<5ms, may be given several times: of the ack clock with --ack-rate, of the answer clock
+    /// with --until-tail, else of the delivery clock. Exit code 99 if one is missed.
+    #[arg(long, value_name = "OBJECTIVE", conflicts_with = "idle")]
+    pub slo: Vec<Objective>,
     /// Form of the summary on stdout.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: Output,
-    /// Leave a report in this directory.
+    /// Draw rates, times and progress on the whole terminal; q or Ctrl-C ends the run.
+    #[arg(long, conflicts_with = "idle")]
+    pub tui: bool,
+    /// Leave a report in this directory: report.html, report.json, *.hgrm and series.csv. The broker's metrics are in
+    /// it, asked for once a second.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// File with the bearer token.
@@ -107,6 +117,9 @@ impl ConsumeArguments {
             duration: self.duration,
             until_tail: self.until_tail,
             timeout: self.timeout,
+            objectives: self.slo.clone(),
+            tui: self.tui,
+            watch: self.out.is_some(),
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sample::Clock;
+use crate::slo::Objective;
 use crate::target::Target;
 
 /// What the consumers do.
@@ -16,6 +18,11 @@ pub enum Kind {
     },
     /// Hold a live answer open at the tail.
     Idle,
+    /// Ask what the last seconds were like, each of them so often.
+    Query {
+        /// Time between two queries of one.
+        every: Duration,
+    },
 }
 
 /// A checked plan.
@@ -43,16 +50,38 @@ pub struct ConsumePlan {
     pub duration: Duration,
     /// Whether a consumer ends at the tail.
     pub until_tail: bool,
-    /// Longest wait for an answer.
+    /// Longest wait for an answer; three times as long without any ends the run.
     pub timeout: Duration,
+    /// What has to be met.
+    pub objectives: Vec<Objective>,
+    /// Whether progress is drawn on the whole terminal.
+    pub tui: bool,
+    /// Whether the broker's metrics are looked at.
+    pub watch: bool,
 }
 
 impl ConsumePlan {
-    /// Time between two acks of one consumer.
-    pub fn ack_every(&self) -> Duration {
+    /// Whether they are subscribed and have a position.
+    pub fn subscribes(&self) -> bool {
+        matches!(self.kind, Kind::Read | Kind::Acks { .. })
+    }
+
+    /// Time between two acks, or queries, of one consumer.
+    pub fn every(&self) -> Duration {
         match self.kind {
             Kind::Acks { per_second } => Duration::from_secs(1) * self.consumers / per_second,
-            _ => Duration::ZERO,
+            Kind::Query { every } => every,
+            Kind::Read | Kind::Idle => Duration::ZERO,
+        }
+    }
+
+    /// The clock that objectives are about: how long what a consumer is there for takes.
+    pub fn judged(&self) -> Clock {
+        match self.kind {
+            Kind::Acks { .. } => Clock::Ack,
+            Kind::Query { .. } => Clock::Query,
+            Kind::Read if self.until_tail => Clock::Answer,
+            Kind::Read | Kind::Idle => Clock::Delivery,
         }
     }
 }
@@ -76,6 +105,9 @@ pub(super) mod tests {
             duration: Duration::from_secs(1),
             until_tail: false,
             timeout: Duration::from_secs(1),
+            objectives: Vec::new(),
+            tui: false,
+            watch: false,
         }
     }
 }

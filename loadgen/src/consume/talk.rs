@@ -1,5 +1,5 @@
-//! What one consumer says and hears: asks for its next events and acks them, acks at a fixed rate, or holds a live answer
-//! open. Checks that every offset comes once and in order. Knows no sockets.
+//! What one consumer says and hears: asks for its next events and acks them, acks or queries at a fixed rate, or holds a
+//! live answer open. Checks that every offset comes once and in order. Knows no sockets.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use super::plan::{ConsumePlan, Kind};
 use super::tally::Tally;
 use crate::flight::Flight;
 use crate::incoming::Whole;
+use crate::sample::{Clock, ErrorKind};
 
 /// How long the broker may hold a request for events; bounds how long the end of a run takes.
 const WAIT: &str = "500ms";
@@ -30,9 +31,9 @@ pub(super) struct Talk<'p> {
     acked_next: Option<u64>,
     /// Whether the last answer reached the tail.
     at_tail: bool,
-    /// When the next ack is planned.
+    /// When the next ack, or query, is planned.
     due: Instant,
-    not_before: Instant,
+    not_before: Option<Instant>,
     /// Everything was given that was to be read; what is left is to ack it.
     complete: bool,
     /// Nothing is to be said any more.
@@ -40,12 +41,25 @@ pub(super) struct Talk<'p> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Asked {
-    /// For events; when, and whether nothing was there the last time.
-    Next(Instant, bool),
-    /// To take an ack up to that offset that was planned for then.
-    Ack(Instant, u64),
+struct Asked {
+    what: What,
+    at: Instant,
+    planned: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// For events; whether nothing was there the last time.
+    Next {
+        waited: bool,
+    },
+    /// To take an ack up to that offset.
+    Ack {
+        offset: u64,
+    },
+    /// For an answer without an end.
     Live,
+    Query,
 }
 
 /// An answer to a consumer.
@@ -72,8 +86,8 @@ struct Gap {
 }
 
 impl<'p> Talk<'p> {
-    /// A consumer that has said nothing yet; its first ack is planned for `first_ack`.
-    pub(super) fn new(plan: &'p ConsumePlan, name: String, first_ack: Instant, flight: Option<&'p Flight>) -> Self {
+    /// A consumer that has said nothing yet; its first ack, or query, is planned for `first`.
+    pub(super) fn new(plan: &'p ConsumePlan, name: String, first: Instant, flight: Option<&'p Flight>) -> Self {
         Self {
             plan,
             name,
@@ -82,8 +96,8 @@ impl<'p> Talk<'p> {
             expected: None,
             acked_next: None,
             at_tail: false,
-            due: first_ack,
-            not_before: first_ack,
+            due: first,
+            not_before: None,
             complete: false,
             done: false,
         }
@@ -91,44 +105,70 @@ impl<'p> Talk<'p> {
 
     /// Since when an answer is awaited that must come soon.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
-        match self.asked? {
-            Asked::Next(since, _) | Asked::Ack(since, _) => Some(since),
-            Asked::Live => None,
-        }
+        self.asked.filter(|asked| asked.what != What::Live).map(|asked| asked.at)
+    }
+
+    /// When the next ack, or query, is to be made, if nothing but time keeps it back.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let ready = match self.plan.kind {
+            Kind::Acks { .. } => self.unacked().is_some(),
+            Kind::Query { .. } => true,
+            Kind::Read | Kind::Idle => false,
+        };
+        (ready && self.asked.is_none() && !self.done).then_some(self.due)
+    }
+
+    /// Whether no pause is to be kept.
+    pub(super) fn may_speak(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|not_before| now >= not_before)
+    }
+
+    /// The first offset that was given and not acked.
+    fn unacked(&self) -> Option<u64> {
+        self.acked_next.filter(|acked| self.expected.is_some_and(|given| *acked < given))
     }
 
     /// Whether the answer under way has no end.
     pub(super) fn is_live(&self) -> bool {
-        matches!(self.asked, Some(Asked::Live))
+        self.asked.is_some_and(|asked| asked.what == What::Live)
     }
 
     /// Says what is to be said now, if anything. Without `open` only what was given is acked.
     pub(super) fn say(&mut self, now: Instant, open: bool, out: &mut Vec<u8>) {
-        if self.asked.is_some() || self.done || now < self.not_before {
+        if self.asked.is_some() || self.done || !self.may_speak(now) {
             return;
         }
         match self.plan.kind {
             Kind::Read => match (open && !self.complete, self.expected) {
                 (true, _) => self.next(now, out),
-                (false, Some(expected)) if self.acked_next != Some(expected) => self.ack(now, expected - 1, out),
+                (false, Some(expected)) if self.acked_next != Some(expected) => self.ack(now, now, expected - 1, out),
                 (false, _) => self.done = true,
             },
-            Kind::Acks { .. } if !open => self.done = true,
-            Kind::Acks { .. } => match (self.acked_next, self.expected) {
-                (Some(acked), Some(given)) if acked < given => {
-                    if now >= self.due {
-                        self.ack(self.due, acked, out);
-                        self.due += self.plan.ack_every();
-                    }
+            _ if !open => self.done = true,
+            Kind::Acks { .. } => match self.unacked() {
+                Some(offset) if now >= self.due => {
+                    self.ack(self.due, now, offset, out);
+                    self.due += self.plan.every();
                 }
-                _ => self.next(now, out),
+                Some(_) => {}
+                None => self.next(now, out),
             },
-            Kind::Idle if open => {
-                self.asked = Some(Asked::Live);
-                self.request(out, "GET", "/events?from=latest&live=ndjson", "");
+            Kind::Idle => {
+                self.ask(What::Live, now, now);
+                self.request(out, "GET", &self.of_group("/events?from=latest&live=ndjson"), "");
             }
-            Kind::Idle => self.done = true,
+            Kind::Query { .. } if now >= self.due => {
+                self.ask(What::Query, self.due, now);
+                self.due += self.plan.every();
+                let query = format!("SELECT count(), bytes() IN \"{}\" FROM now() - 10s SAMPLE BY 1s", self.plan.group);
+                self.request(out, "POST", "/v1/query", &serde_json::json!({ "q": query }).to_string());
+            }
+            Kind::Query { .. } => {}
         }
+    }
+
+    fn ask(&mut self, what: What, planned: Instant, at: Instant) {
+        self.asked = Some(Asked { what, at, planned });
     }
 
     fn next(&mut self, now: Instant, out: &mut Vec<u8>) {
@@ -138,19 +178,23 @@ impl<'p> Talk<'p> {
             (Kind::Read, Some(expected)) if expected > 0 => format!("&ack={}", expected - 1),
             _ => String::new(),
         };
-        self.asked = Some(Asked::Next(now, self.at_tail));
+        self.ask(What::Next { waited: self.at_tail }, now, now);
         let path = format!("/consumers/{}/next?max={events_max}&max_bytes={bytes_max}&wait={WAIT}{ack}", self.name);
-        self.request(out, "GET", &path, "");
+        self.request(out, "GET", &self.of_group(&path), "");
     }
 
-    fn ack(&mut self, planned: Instant, offset: u64, out: &mut Vec<u8>) {
-        self.asked = Some(Asked::Ack(planned, offset));
-        let path = format!("/consumers/{}/ack", self.name);
+    fn ack(&mut self, planned: Instant, now: Instant, offset: u64, out: &mut Vec<u8>) {
+        self.ask(What::Ack { offset }, planned, now);
+        let path = self.of_group(&format!("/consumers/{}/ack", self.name));
         self.request(out, "POST", &path, &format!("{{\"offset\":{offset}}}"));
     }
 
+    fn of_group(&self, path: &str) -> String {
+        format!("/v1/groups/{}{path}", self.plan.group)
+    }
+
     fn request(&self, out: &mut Vec<u8>, method: &str, path: &str, body: &str) {
-        let ConsumePlan { target, group, token, .. } = self.plan;
+        let ConsumePlan { target, token, .. } = self.plan;
         let authorization =
             token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let length = match method {
@@ -158,63 +202,71 @@ impl<'p> Talk<'p> {
             _ => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()),
         };
         let head = format!(
-            "{method} {}/v1/groups/{group}{path} HTTP/1.1\r\nHost: {}\r\n{authorization}{length}\r\n{body}",
+            "{method} {}{path} HTTP/1.1\r\nHost: {}\r\n{authorization}{length}\r\n{body}",
             target.prefix, target.authority
         );
         out.extend_from_slice(head.as_bytes());
     }
 
     /// Takes the answer to what was said last.
-    pub(super) fn hear(&mut self, whole: &Whole, now: Instant, tally: &mut Tally) {
+    pub(super) fn hear(&mut self, whole: &Whole, now: Instant, tally: &mut Tally<'_>) {
         let Some(asked) = self.asked.take() else {
-            return tally.wrong(|| format!("{}: an answer that nothing was asked for", self.name));
+            return tally.unusable(|| format!("{}: an answer that nothing was asked for", self.name));
         };
         if whole.status != 200 {
-            tally.error(whole.status);
-            let words = || format!("{}: {} {}", self.name, whole.status, String::from_utf8_lossy(&whole.body));
-            tally.refusal.get_or_insert_with(words);
-            self.not_before = now + RETRY_PAUSE;
+            let kind = ErrorKind::Status(whole.status);
+            tally.meter.error(kind);
+            if !kind.is_busy() {
+                let words = || format!("{}: {} {}", self.name, whole.status, String::from_utf8_lossy(&whole.body));
+                tally.refusal.get_or_insert_with(words);
+            }
+            self.not_before = Some(now + RETRY_PAUSE);
             return;
         }
-        match asked {
-            Asked::Next(since, waited) => self.given(whole, since, waited, now, tally),
-            Asked::Ack(planned, offset) => {
+        let sample = tally.meter.at(now);
+        sample.requests += 1;
+        sample.bytes += whole.body.len() as u64;
+        let took = now.saturating_duration_since(asked.planned);
+        match asked.what {
+            What::Next { waited } => self.given(whole, (!waited).then_some(took), now, tally),
+            What::Ack { offset } => {
                 tally.acks += 1;
-                Tally::time(&mut tally.ack, now.saturating_duration_since(planned));
+                tally.time(Clock::Ack, took, now);
                 self.acked_next = Some(offset + 1);
             }
-            Asked::Live => self.done = true,
+            What::Query => tally.time(Clock::Query, took, now),
+            What::Live => self.done = true,
         }
     }
 
     /// The connection broke: whatever was asked is asked again.
-    pub(super) fn lost(&mut self, now: Instant, tally: &mut Tally) {
+    pub(super) fn lost(&mut self, kind: ErrorKind, now: Instant, tally: &mut Tally<'_>) {
         if self.asked.take().is_some() {
-            tally.error(0);
+            tally.meter.error(kind);
         }
-        self.not_before = now + RETRY_PAUSE;
+        self.not_before = Some(now + RETRY_PAUSE);
     }
 
-    fn given(&mut self, whole: &Whole, since: Instant, waited: bool, now: Instant, tally: &mut Tally) {
+    /// Takes events. `answered` is how long the answer took, if it did not wait for events.
+    fn given(&mut self, whole: &Whole, answered: Option<Duration>, now: Instant, tally: &mut Tally<'_>) {
         let batch: Batch<'_> = match serde_json::from_slice(&whole.body) {
             Ok(batch) => batch,
             Err(error) => {
-                tally.lost += 1;
-                return tally.wrong(|| format!("{}: an answer that cannot be read: {error}", self.name));
+                self.not_before = Some(now + RETRY_PAUSE);
+                return tally.unusable(|| format!("{}: an answer that cannot be read: {error}", self.name));
             }
         };
-        tally.answers += 1;
-        tally.bytes += whole.body.len() as u64;
-        tally.events += batch.events.len() as u64;
-        match (waited, batch.events.first()) {
-            (true, Some(first)) => {
+        tally.given += batch.events.len() as u64;
+        tally.meter.at(now).events += batch.events.len() as u64;
+        match (answered, batch.events.first()) {
+            (Some(took), _) => tally.time(Clock::Answer, took, now),
+            (None, Some(first)) => {
                 if let Ok(received) = first.received.parse::<jiff::Timestamp>() {
                     let age = jiff::Timestamp::now().duration_since(received);
-                    Tally::time(&mut tally.delivery, age.try_into().unwrap_or_default());
+                    tally.time(Clock::Delivery, age.try_into().unwrap_or_default(), now);
                 }
             }
-            (true, None) => {}
-            (false, _) => Tally::time(&mut tally.answer, now.saturating_duration_since(since)),
+            (None, None) => {}
         }
         // What went with this question is acked.
         if self.plan.kind == Kind::Read {
@@ -228,7 +280,7 @@ impl<'p> Talk<'p> {
         for event in &batch.events {
             if let Some(flight) = self.flight {
                 match event.data.and_then(|data| flight.planned(data.get().as_bytes())) {
-                    Some(planned) => Tally::time(&mut tally.end_to_end, now.saturating_duration_since(planned)),
+                    Some(planned) => tally.time(Clock::EndToEnd, now.saturating_duration_since(planned), now),
                     None => tally.untimed += 1,
                 }
             }
@@ -262,6 +314,7 @@ impl<'p> Talk<'p> {
 #[cfg(test)]
 mod tests {
     use super::super::plan::tests::plan;
+    use super::super::tally::tests::tally;
     use super::*;
     use crate::plan::RequestKey;
 
@@ -284,7 +337,7 @@ mod tests {
     fn a_reader_acks_what_it_was_given_with_the_next_question_and_the_rest_at_the_end() {
         let (plan, now) = (plan(Kind::Read), Instant::now());
         let mut talk = Talk::new(&plan, "c".into(), now, None);
-        let mut tally = Tally::default();
+        let mut tally = tally();
         assert!(
             said(&mut talk, now, true)
                 .starts_with("GET /v1/groups/g/consumers/c/next?max=10&max_bytes=1000&wait=500ms HTTP")
@@ -297,7 +350,9 @@ mod tests {
         talk.hear(&Whole { status: 200, ..Whole::default() }, now, &mut tally);
         assert_eq!(said(&mut talk, now, false), "");
         assert!(talk.done);
-        assert_eq!((tally.events, tally.acks, tally.answer.len(), tally.delivery.len()), (3, 1, 1, 1));
+        tally.meter.publish();
+        let times = [Clock::Answer, Clock::Delivery, Clock::Ack].map(|clock| tally.sample().times.of(clock).len());
+        assert_eq!((tally.sample().events, tally.sample().requests, tally.acks, times), (3, 3, 1, [1, 1, 1]));
         assert_eq!((tally.lost, tally.repeated), (0, 0));
     }
 
@@ -313,7 +368,7 @@ mod tests {
         ] {
             let (plan, now) = (plan(Kind::Read), Instant::now());
             let mut talk = Talk::new(&plan, "c".into(), now, None);
-            let mut tally = Tally::default();
+            let mut tally = tally();
             for answer in answers {
                 said(&mut talk, now, true);
                 talk.hear(&answer, now, &mut tally);
@@ -327,7 +382,7 @@ mod tests {
         let (plan, start) = (plan(Kind::Read), Instant::now());
         let flight = Flight::new(&crate::plan::tests::plan());
         let mut talk = Talk::new(&plan, "c".into(), start, Some(&flight));
-        let mut tally = Tally::default();
+        let mut tally = tally();
         let planned = Instant::now();
         flight.sent(RequestKey { connection: 0, request: 5 }, planned);
         said(&mut talk, start, true);
@@ -338,15 +393,17 @@ mod tests {
         let body = format!(r#"{{"events":[{},{}],"next":2,"up_to_date":true}}"#, event(0, 5), event(1, 4));
         let whole = Whole { status: 200, close: false, body: body.into_bytes() };
         talk.hear(&whole, planned + Duration::from_millis(7), &mut tally);
-        assert_eq!((tally.end_to_end.len(), tally.untimed), (1, 1), "the second one was never planned");
-        assert!(tally.end_to_end.max().abs_diff(7_000_000) <= 7_000, "{}", tally.end_to_end.max());
+        tally.meter.publish();
+        let times = tally.sample().times.of(Clock::EndToEnd);
+        assert_eq!((times.len(), tally.untimed), (1, 1), "the second one was never planned");
+        assert!(times.max().abs_diff(7_000_000) <= 7_000, "{}", times.max());
     }
 
     #[test]
     fn acks_keep_their_planned_times_however_late_the_answers_are() {
         let (plan, start) = (plan(Kind::Acks { per_second: 10 }), Instant::now());
         let mut talk = Talk::new(&plan, "c".into(), start, None);
-        let mut tally = Tally::default();
+        let mut tally = tally();
         said(&mut talk, start, true);
         talk.hear(&batch(&[0, 1, 2], false, None), start, &mut tally);
         assert!(said(&mut talk, start, true).ends_with("{\"offset\":0}"));
@@ -355,6 +412,41 @@ mod tests {
         talk.hear(&Whole { status: 200, ..Whole::default() }, late, &mut tally);
         assert!(said(&mut talk, late, true).ends_with("{\"offset\":1}"), "planned at 0.2 s and not left out");
         talk.hear(&Whole { status: 200, ..Whole::default() }, late, &mut tally);
-        assert_eq!((tally.acks, tally.ack.max() / 1_000_000_000, tally.ack.min() / 1_000_000), (2, 1, 799));
+        tally.meter.publish();
+        let times = tally.sample().times.of(Clock::Ack);
+        assert_eq!((tally.acks, times.max() / 1_000_000_000, times.min() / 1_000_000), (2, 1, 799));
+    }
+
+    #[test]
+    fn what_is_behind_its_plan_is_not_taken_for_a_timeout() {
+        let (plan, start) = (plan(Kind::Acks { per_second: 10 }), Instant::now());
+        let mut talk = Talk::new(&plan, "c".into(), start, None);
+        let mut tally = tally();
+        said(&mut talk, start, true);
+        talk.hear(&batch(&[0, 1, 2], false, None), start, &mut tally);
+        assert_eq!(talk.due(), Some(start), "only time kept it back");
+        let late = start + Duration::from_secs(60);
+        said(&mut talk, late, true);
+        assert_eq!((talk.waiting_since(), talk.due()), (Some(late), None));
+    }
+
+    #[test]
+    fn queries_are_planned_too_and_ask_for_the_last_seconds() {
+        let (plan, start) = (plan(Kind::Query { every: Duration::from_secs(2) }), Instant::now());
+        let mut talk = Talk::new(&plan, "c".into(), start + Duration::from_secs(1), None);
+        let mut tally = tally();
+        assert_eq!(said(&mut talk, start, true), "");
+        let asked = said(&mut talk, start + Duration::from_secs(1), true);
+        let query = r#"{"q":"SELECT count(), bytes() IN \"g\" FROM now() - 10s SAMPLE BY 1s"}"#;
+        assert!(asked.starts_with("POST /v1/query HTTP/1.1\r\n") && asked.ends_with(query), "{asked}");
+        let late = start + Duration::from_secs(4);
+        talk.hear(&Whole { status: 200, ..Whole::default() }, late, &mut tally);
+        assert!(!said(&mut talk, late, true).is_empty(), "the next was planned for the third second");
+        talk.hear(&Whole { status: 200, ..Whole::default() }, late, &mut tally);
+        assert_eq!((said(&mut talk, late, true).as_str(), said(&mut talk, late, false).as_str()), ("", ""));
+        assert!(talk.done);
+        tally.meter.publish();
+        let times = tally.sample().times.of(Clock::Query);
+        assert_eq!((times.len(), times.max() / 1_000_000_000, times.min() / 900_000_000), (2, 3, 1));
     }
 }

@@ -1,27 +1,36 @@
 //! One thread of consumers: an epoll loop over their sockets, a connection each.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind as Io, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 
+use super::Beside;
 use super::plan::ConsumePlan;
 use super::talk::Talk;
 use super::tally::Tally;
-use crate::flight::Flight;
+use crate::alarm::Alarm;
 use crate::incoming::Incoming;
+use crate::meter::{Meter, Shelf};
+use crate::sample::ErrorKind;
 use crate::thread_time::ThreadTime;
 
-/// How often the clock is looked at.
+/// How often timeouts and the end of the run are looked at.
 const TICK: Duration = Duration::from_millis(1);
+/// How often what was measured is handed on.
+const PUBLISH: Duration = Duration::from_millis(250);
 /// One read.
 const READ_BYTES: usize = 256 << 10;
+/// The token of what is no connection.
+const ALARM: Token = Token(usize::MAX);
+/// Without any answer for this many timeouts the run is given up.
+const SILENT_TIMEOUTS_MAX: u32 = 3;
 
 /// What all workers share.
-#[derive(Debug)]
 pub(super) struct Run<'p> {
     /// What to do.
     pub(super) plan: &'p ConsumePlan,
@@ -31,12 +40,30 @@ pub(super) struct Run<'p> {
     pub(super) start: Instant,
     /// Set by signals: begin nothing new.
     pub(super) stop: &'p AtomicBool,
-    /// When what is given was planned to be sent.
-    pub(super) flight: Option<&'p Flight>,
-    /// Events given so far, for the progress line.
-    pub(super) events: &'p AtomicU64,
+    /// Producers of the same run.
+    pub(super) beside: Option<&'p Beside<'p>>,
     /// Live answers that are open now.
     pub(super) open: &'p AtomicU64,
+}
+
+impl Run<'_> {
+    fn is_open(&self, now: Instant) -> bool {
+        now < self.start + self.plan.duration && !self.stop.load(Ordering::Relaxed)
+    }
+}
+
+struct Worker<'r, 'a> {
+    run: &'r Run<'r>,
+    poll: Poll,
+    /// Wakes the loop when an ack or a query is due, to the microsecond.
+    alarm: Alarm,
+    links: Vec<Link<'r>>,
+    tally: Tally<'a>,
+    /// When nothing new was begun any more.
+    closed: Option<Instant>,
+    /// Since when there has been an answer to wait for, and when the last one came.
+    awaited_since: Option<Instant>,
+    heard: Instant,
 }
 
 /// One consumer and its socket.
@@ -55,65 +82,119 @@ struct Link<'p> {
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn drive(run: &Run<'_>, index: u32, names: &[String]) -> io::Result<Tally> {
-    let mut poll = Poll::new()?;
-    let mut events = Events::with_capacity(1024);
-    let mut buffer = vec![0; READ_BYTES];
-    let mut tally = Tally::default();
-    let (plan, began) = (run.plan, ThreadTime::now());
-    let mine = names.iter().zip(0..).filter(|(_, number)| number % plan.threads == index);
-    let mut links: Vec<Link<'_>> = mine
-        .enumerate()
-        .map(|(place, (name, number))| Link {
+pub(super) fn drive<'a>(run: &Run<'_>, index: u32, names: &[String], shelf: Shelf<'a>) -> io::Result<Tally<'a>> {
+    let began = ThreadTime::now();
+    let mut worker = Worker::new(run, index, names, shelf)?;
+    worker.turn()?;
+    let Worker { links, mut tally, .. } = worker;
+    tally.open = links.iter().filter(|link| link.counted).count() as u64;
+    tally.meter.publish();
+    tally.thread(ThreadTime::now().since(began), run.start.elapsed());
+    Ok(tally)
+}
+
+impl<'r, 'a> Worker<'r, 'a> {
+    fn new(run: &'r Run<'r>, index: u32, names: &[String], shelf: Shelf<'a>) -> io::Result<Self> {
+        let plan = run.plan;
+        let flight = run.beside.and_then(|beside| beside.flight);
+        let mine = names.iter().zip(0..).filter(|(_, number)| number % plan.threads == index);
+        let link = |(place, (name, number)): (usize, (&String, u32))| Link {
             token: Token(place),
-            talk: Talk::new(plan, name.clone(), run.start + plan.ack_every() * number / plan.consumers, run.flight),
+            talk: Talk::new(plan, name.clone(), run.start + plan.every() * number / plan.consumers, flight),
             stream: None,
             out: Vec::new(),
             taken: 0,
             incoming: Incoming::default(),
             counted: false,
+        };
+        let poll = Poll::new()?;
+        Ok(Self {
+            run,
+            alarm: Alarm::new(poll.registry(), ALARM)?,
+            poll,
+            links: mine.enumerate().map(link).collect(),
+            tally: Tally::new(Meter::new(run.start, Some(shelf))),
+            closed: None,
+            awaited_since: None,
+            heard: run.start,
         })
-        .collect();
-    let until = run.start + plan.duration;
-    let mut closed = None;
-    let mut next_tick = Instant::now();
-    loop {
-        let now = Instant::now();
-        if now >= next_tick {
-            let open = now < until && !run.stop.load(Ordering::Relaxed);
-            let mut finished = true;
-            for link in &mut links {
-                link.tick(run, poll.registry(), now, open, &mut tally)?;
-                finished &= link.talk.done || !open && link.talk.is_live();
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; READ_BYTES];
+        let mut next_tick = Instant::now();
+        let mut next_publish = next_tick + PUBLISH;
+        loop {
+            let now = Instant::now();
+            if now >= next_tick {
+                if self.tick(now)? {
+                    return Ok(());
+                }
+                next_tick = now + TICK;
             }
-            if !open {
-                closed.get_or_insert(now);
+            if now >= next_publish {
+                self.tally.meter.publish();
+                next_publish = now + PUBLISH;
             }
-            if finished || closed.is_some_and(|closed| now > closed + plan.timeout) {
-                break;
+            match self.poll.poll(&mut events, Some(next_tick.saturating_duration_since(now))) {
+                Err(error) if error.kind() == Io::Interrupted => events.clear(),
+                other => other?,
             }
-            next_tick = now + TICK;
-        }
-        match poll.poll(&mut events, Some(next_tick.saturating_duration_since(now))) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            other => other?,
-        }
-        for event in &events {
-            let link = &mut links[event.token().0];
-            let open = Instant::now() < until && !run.stop.load(Ordering::Relaxed);
-            let before = tally.events;
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
-                link.receive(run, open, &mut buffer, &mut tally);
+            for event in &events {
+                match event.token() {
+                    ALARM => next_tick = Instant::now(),
+                    _ => self.ready(event, &mut buffer)?,
+                }
             }
-            link.send(&mut tally);
-            run.events.fetch_add(tally.events - before, Ordering::Relaxed);
         }
     }
-    tally.open = links.iter().filter(|link| link.counted).count() as u64;
-    let now = ThreadTime::now();
-    let spent = ThreadTime { running: now.running - began.running, waiting: now.waiting.saturating_sub(began.waiting) };
-    tally.thread(spent, run.start.elapsed());
-    Ok(tally)
+
+    /// Looks after everything that time moves; true at the end.
+    fn tick(&mut self, now: Instant) -> io::Result<bool> {
+        let run = self.run;
+        if let Some(from) = run.beside.and_then(|beside| beside.from?.get()) {
+            self.tally.meter.begin(*from);
+        }
+        let open = run.is_open(now);
+        let (mut finished, mut awaited, mut due) = (true, false, None::<Instant>);
+        for link in &mut self.links {
+            link.tick(run, self.poll.registry(), now, open, &mut self.tally)?;
+            finished &= link.talk.done || !open && link.talk.is_live();
+            awaited |= !link.talk.done && (link.stream.is_none() || link.talk.waiting_since().is_some());
+            due = [due, link.talk.due()].into_iter().flatten().min();
+        }
+        self.alarm.set(due, now)?;
+        if !open {
+            self.closed.get_or_insert(now);
+        }
+        self.awaited_since = awaited.then(|| self.awaited_since.unwrap_or(now));
+        let silence = self.awaited_since.map(|since| now.saturating_duration_since(since.max(self.heard)));
+        self.tally.silent = silence.is_some_and(|silence| silence > run.plan.timeout * SILENT_TIMEOUTS_MAX);
+        // Who was refused before anything was given will be refused again.
+        let refused = self.tally.refusal.is_some() && self.tally.meter.requests() == 0;
+        let late = self.closed.is_some_and(|closed| now > closed + run.plan.timeout);
+        Ok(finished || late || refused || self.tally.silent)
+    }
+
+    /// Does what the kernel says can be done with one connection.
+    fn ready(&mut self, event: &Event, buffer: &mut [u8]) -> io::Result<()> {
+        let link = &mut self.links[event.token().0];
+        let events = self.tally.given;
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.heard = link.receive(self.run, buffer, &mut self.tally).unwrap_or(self.heard);
+        }
+        link.send(self.run, &mut self.tally);
+        if let Some(beside) = self.run.beside {
+            beside.events.fetch_add(self.tally.given - events, Ordering::Relaxed);
+        }
+        match link.talk.due() {
+            Some(due) if self.alarm.moment().is_none_or(|moment| due < moment) => {
+                self.alarm.set(Some(due), Instant::now())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Link<'_> {
@@ -123,77 +204,83 @@ impl Link<'_> {
         registry: &Registry,
         now: Instant,
         open: bool,
-        tally: &mut Tally,
+        tally: &mut Tally<'_>,
     ) -> io::Result<()> {
-        if self.stream.is_none() && !self.talk.done && now >= run.start {
+        if self.stream.is_none() && !self.talk.done && self.talk.may_speak(now) {
             let mut stream = TcpStream::connect(run.address)?;
             stream.set_nodelay(true)?;
             registry.register(&mut stream, self.token, Interest::READABLE | Interest::WRITABLE)?;
             self.stream = Some(stream);
         }
         if self.talk.waiting_since().is_some_and(|since| now.saturating_duration_since(since) > run.plan.timeout) {
-            self.lose(run, now, tally);
+            self.lose(run, ErrorKind::Timeout, now, tally);
         }
         self.talk.say(now, open, &mut self.out);
-        self.send(tally);
+        self.send(run, tally);
         Ok(())
     }
 
-    fn receive(&mut self, run: &Run<'_>, open: bool, buffer: &mut [u8], tally: &mut Tally) {
+    /// Takes what has come; says when, if it was the whole or the begin of an answer.
+    fn receive(&mut self, run: &Run<'_>, buffer: &mut [u8], tally: &mut Tally<'_>) -> Option<Instant> {
         loop {
-            let Some(stream) = &mut self.stream else { return };
+            let stream = self.stream.as_mut()?;
             match stream.read(buffer) {
-                Ok(0) => return self.lose(run, Instant::now(), tally),
-                Ok(bytes) => self.incoming.push(&buffer[..bytes]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return self.lose(run, Instant::now(), tally),
+                Ok(bytes @ 1..) => self.incoming.push(&buffer[..bytes]),
+                Err(error) if error.kind() == Io::WouldBlock => break,
+                Err(error) if error.kind() == Io::Interrupted => {}
+                Ok(0) | Err(_) => {
+                    self.lose(run, ErrorKind::ConnectionLost, Instant::now(), tally);
+                    return None;
+                }
             }
         }
         let now = Instant::now();
+        let mut heard = None;
         loop {
             match self.incoming.take() {
                 Ok(Some(whole)) => {
                     self.talk.hear(&whole, now, tally);
+                    heard = Some(now);
                     if whole.close {
-                        return self.lose(run, now, tally);
+                        self.lose(run, ErrorKind::ConnectionLost, now, tally);
+                        return heard;
                     }
                 }
                 Ok(None) => break,
                 Err(fault) => {
-                    tally.wrong(|| fault.to_string());
-                    return self.lose(run, now, tally);
+                    tally.unusable(|| fault.to_string());
+                    self.lose(run, ErrorKind::ConnectionLost, now, tally);
+                    return heard;
                 }
             }
         }
         if self.talk.is_live() && self.incoming.status() == Some(200) {
-            self.incoming.forget_body();
+            tally.meter.at(now).bytes += self.incoming.forget_body() as u64;
+            heard = Some(now);
             if !std::mem::replace(&mut self.counted, true) {
                 run.open.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.talk.say(now, open, &mut self.out);
+        self.talk.say(now, run.is_open(now), &mut self.out);
+        heard
     }
 
-    fn send(&mut self, tally: &mut Tally) {
+    fn send(&mut self, run: &Run<'_>, tally: &mut Tally<'_>) {
         let Some(stream) = &mut self.stream else { return };
         while self.taken < self.out.len() {
             match stream.write(&self.out[self.taken..]) {
                 Ok(bytes) => self.taken += bytes,
                 // Not connected yet, or full: the kernel says when.
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.stream = None;
-                    return self.talk.lost(Instant::now(), tally);
-                }
+                Err(error) if matches!(error.kind(), Io::WouldBlock | Io::NotConnected) => return,
+                Err(error) if error.kind() == Io::Interrupted => {}
+                Err(_) => return self.lose(run, ErrorKind::ConnectionLost, Instant::now(), tally),
             }
         }
         self.out.clear();
         self.taken = 0;
     }
 
-    fn lose(&mut self, run: &Run<'_>, now: Instant, tally: &mut Tally) {
+    fn lose(&mut self, run: &Run<'_>, kind: ErrorKind, now: Instant, tally: &mut Tally<'_>) {
         self.stream = None;
         self.out.clear();
         self.taken = 0;
@@ -201,6 +288,6 @@ impl Link<'_> {
         if std::mem::take(&mut self.counted) {
             run.open.fetch_sub(1, Ordering::Relaxed);
         }
-        self.talk.lost(now, tally);
+        self.talk.lost(kind, now, tally);
     }
 }

@@ -27,8 +27,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Gauge, Paragraph, Sparkline};
 use ratatui::{Frame, Terminal};
 
-use super::{Board, EVERY, Look, Told};
-use crate::plan::Plan;
+use super::{Board, Course, EVERY, Look, Told};
 use crate::units::{grouped, nanoseconds, rate};
 use crate::verdict::{Evidence, Verdict, judge};
 use crate::worker::Control;
@@ -72,16 +71,16 @@ impl Screen {
     }
 
     /// Draws until the run is over.
-    pub(super) fn show(mut self, plan: &Plan, board: &Board, control: &Control, ended: &Receiver<()>) {
+    pub(super) fn show(mut self, course: &Course, board: &Board, control: &Control, ended: &Receiver<()>) {
         let mut told = Told::new(Instant::now());
         let mut seen = Seen::default();
         while ended.try_recv() == Err(TryRecvError::Empty) {
             if told.last.elapsed() >= EVERY {
-                seen.add(told.next(plan, board, Instant::now()));
+                seen.add(told.next(course, board, Instant::now()));
             }
             let stopping = control.stop.load(Ordering::Relaxed);
             let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            if self.terminal.draw(|frame| seen.draw(frame, plan, stopping, coloured)).is_err() {
+            if self.terminal.draw(|frame| seen.draw(frame, course, stopping, coloured)).is_err() {
                 // A terminal that went away ends nothing: the load goes on without it.
                 std::thread::sleep(KEY_WAIT);
                 continue;
@@ -128,13 +127,14 @@ impl Seen {
     }
 
     /// What the verdict would be by what is known now; the generator's own share is known at the end.
-    fn verdict(&self) -> (Verdict, String) {
-        let rates: Vec<f64> = self.rates.iter().copied().collect();
+    fn verdict(&self, course: &Course) -> (Verdict, String) {
+        // A rate that is meant to change does not drift.
+        let rates: Vec<f64> = self.rates.iter().copied().filter(|_| course.steady).collect();
         let (errors, requests) = (self.last.errors.clone(), self.last.requests);
         judge(&Evidence { errors, requests, rates: &rates, ..Evidence::default() })
     }
 
-    fn draw(&self, frame: &mut Frame<'_>, plan: &Plan, stopping: bool, coloured: bool) {
+    fn draw(&self, frame: &mut Frame<'_>, course: &Course, stopping: bool, coloured: bool) {
         let paint = Paint { coloured };
         let [head, tiles, rates, tails, progress, foot] = Layout::vertical([
             Constraint::Length(1),
@@ -145,7 +145,7 @@ impl Seen {
             Constraint::Length(1),
         ])
         .areas(frame.area());
-        frame.render_widget(self.head(plan, paint), head);
+        frame.render_widget(self.head(course, paint), head);
         let places = Layout::horizontal([Constraint::Fill(1); 6]).split(tiles);
         for ((title, value), place) in self.tiles().into_iter().zip(places.iter()) {
             let text = Paragraph::new(Line::styled(value, Modifier::BOLD)).alignment(Alignment::Center);
@@ -168,8 +168,8 @@ impl Seen {
         frame.render_widget(Line::styled(words, paint.dim()), foot);
     }
 
-    fn head(&self, plan: &Plan, paint: Paint) -> Line<'static> {
-        let (verdict, reason) = self.verdict();
+    fn head(&self, course: &Course, paint: Paint) -> Line<'static> {
+        let (verdict, reason) = self.verdict(course);
         let colour = match verdict {
             Verdict::Valid => Color::Green,
             Verdict::Incorrect => Color::Red,
@@ -177,7 +177,7 @@ impl Seen {
         };
         Line::from(vec![
             Span::styled(" loadgen", Modifier::BOLD),
-            Span::raw(format!("  {}  {} connections  so far ", plan.target, plan.connections)),
+            Span::raw(format!("  {}  {}  so far ", course.target, course.who)),
             Span::styled(verdict.to_string(), paint.colour(colour).add_modifier(Modifier::BOLD)),
             Span::raw(format!(" {reason}")),
         ])
@@ -241,13 +241,13 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::plan::tests::plan;
-    use crate::record::ErrorKind;
+    use crate::progress::tests::course;
+    use crate::sample::ErrorKind;
     use crate::series::Quantiles;
 
     fn drawn(seen: &Seen, stopping: bool) -> String {
         let mut terminal = Terminal::new(TestBackend::new(80, 16)).unwrap();
-        terminal.draw(|frame| seen.draw(frame, &plan(), stopping, false)).unwrap();
+        terminal.draw(|frame| seen.draw(frame, &course(), stopping, false)).unwrap();
         terminal.backend().to_string()
     }
 
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!((seen.rates.len(), seen.tails.len()), (SECONDS_MAX, SECONDS_MAX));
         for (width, height) in [(1, 1), (10, 3), (80, 5), (300, 80)] {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-            terminal.draw(|frame| seen.draw(frame, &plan(), false, true)).unwrap();
+            terminal.draw(|frame| seen.draw(frame, &course(), false, true)).unwrap();
         }
     }
 }

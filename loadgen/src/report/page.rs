@@ -3,20 +3,10 @@
 
 use serde_json::Value;
 
-use super::plot::{Axis, Line, Plot, Scale};
+use super::charts;
 use crate::units::{grouped, nanoseconds, rate};
 
 const STYLE: &str = include_str!("page.css");
-
-/// Colours of clocks, in the order in which they are named.
-const CLASSES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-
-/// Percentiles over time.
-const OVER_TIME: [(&str, &str, &str); 4] =
-    [("p50", "p50", "p50"), ("p90", "p90", "p90"), ("p99", "p99", "p99"), ("max", "max", "max")];
-
-/// Shortest part of a second that says something about a rate.
-const PART_MIN: f64 = 0.5;
 
 /// The page of a report.
 pub(super) fn html(report: &Value) -> String {
@@ -39,7 +29,7 @@ pub(super) fn html(report: &Value) -> String {
             command(&report["command"]),
         ),
         tiles(main),
-        plots(report, main),
+        charts::all(report, main["measured"]["seconds"].as_f64().unwrap_or(f64::MAX)),
         tables(report, summary, main),
     ]
     .concat();
@@ -102,7 +92,8 @@ fn tiles(main: &Value) -> String {
         (number("mib_per_second").map(|value| format!("{value:.1}")), "MiB a second".to_owned()),
     ];
     let delivered = ("end_to_end_us", &main["delivered"]["end_to_end_us"]);
-    let clocks = ["response_us", "service_us", "delivery_us", "answer_us"].map(|clock| (clock, &measured[clock]));
+    let clocks =
+        ["response_us", "service_us", "ack_us", "delivery_us", "answer_us"].map(|clock| (clock, &measured[clock]));
     if let Some((clock, times)) = [delivered].into_iter().chain(clocks).find(|(_, times)| times.is_object()) {
         for quantile in ["p50", "p99", "p99.9", "max"] {
             let time = times[quantile].as_f64().map(|us| nanoseconds((us * 1e3) as u64));
@@ -117,117 +108,14 @@ fn tiles(main: &Value) -> String {
     format!("<div class=\"tiles\">{tiles}</div>")
 }
 
-// ---- plots
-
-fn plots(report: &Value, main: &Value) -> String {
-    let points = report["series"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut sections = Vec::new();
-    if !points.is_empty() {
-        let seconds = main["measured"]["seconds"].as_f64().unwrap_or(f64::MAX);
-        sections.push(throughput(points, seconds));
-        let clock = if points.iter().any(|point| point["response_ns"].is_object()) { "response" } else { "service" };
-        sections.push(over_time(points, clock));
-    }
-    if report["clocks"].as_object().is_some_and(|clocks| !clocks.is_empty()) {
-        sections.push(by_percentile(&report["clocks"]));
-    }
-    if points.iter().any(|point| point["send_lag_ns"].is_object()) {
-        sections.push(over_time(points, "send_lag"));
-    }
-    let sections: String =
-        sections.into_iter().map(|(title, plot)| format!("<section><h2>{title}</h2>{plot}</section>")).collect();
-    format!("<div class=\"grid2\">{sections}</div>")
+/// A name as the first word of a title.
+pub(super) fn capital(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_default()
-}
-
-fn times(value: f64) -> String {
-    nanoseconds(value as u64)
-}
-
-fn seconds(points: &[Value]) -> Axis {
-    let end = points.last().map_or(1.0, |point| number(&point["at_s"]) + number(&point["length_s"]));
-    Axis::up_to(end, 6.0, |value| match value {
-        0.0 => "0".to_owned(),
-        _ if end > 7200.0 => format!("{:.1} h", value / 3600.0),
-        _ if end > 120.0 => format!("{:.1} min", value / 60.0).replace(".0 ", " "),
-        _ => format!("{value} s").replace("0.5 s", ""),
-    })
-}
-
-fn at(value: f64) -> String {
-    format!("at {value} s")
-}
-
-fn throughput(points: &[Value], seconds_measured: f64) -> (String, String) {
-    let places = points.iter().filter_map(|point| {
-        let (at, length) = (number(&point["at_s"]), number(&point["length_s"]));
-        // The last one may be a part of a second.
-        let length = length.min(seconds_measured - at);
-        let whole = length >= PART_MIN || points.len() == 1;
-        whole.then(|| (at, Some(number(&point["events"]) / length.max(1e-3))))
-    });
-    let line = Line { name: "events a second".to_owned(), class: "a", points: places.collect() };
-    let values = line.points.iter().filter_map(|(_, value)| *value);
-    let y = Axis::from_zero(values, 4.0, |value| if value < 10.0 { format!("{value}") } else { rate(value) });
-    let words = |value: f64| rate(value);
-    let plot = Plot { title: "Events a second over time", lines: &[line], x: seconds(points), y, words, at };
-    ("Events a second, acknowledged".to_owned(), plot.svg())
-}
-
-fn over_time(points: &[Value], clock: &str) -> (String, String) {
-    let field = format!("{clock}_ns");
-    let line = |(name, field_of, class): (&str, &str, &'static str)| Line {
-        name: name.to_owned(),
-        class,
-        points: points.iter().map(|point| (number(&point["at_s"]), point[&field][field_of].as_f64())).collect(),
-    };
-    let lines = OVER_TIME.map(line);
-    let values = lines.iter().flat_map(|line| &line.points).filter_map(|(_, value)| *value);
-    let y = Axis::decades(values, times);
-    let name = clock.replace('_', " ");
-    let title = format!("{name} over time");
-    let plot = Plot { title: &title, lines: &lines, x: seconds(points), y, words: times, at };
-    (format!("{}, second by second", capital(&name)), plot.svg())
-}
-
-/// All clocks by percentile; each further nine takes as much room as the one before.
-fn by_percentile(clocks: &Value) -> (String, String) {
-    let rarest = clocks.as_object().into_iter().flatten().map(|(_, clock)| number(&clock["count"])).fold(1.0, f64::max);
-    let nines = rarest.log10().ceil().clamp(2.0, 8.0) as i32;
-    let end = 10_f64.powi(nines);
-    let line = |((name, clock), class): ((&String, &Value), &'static str)| {
-        let steps = clock["quantiles_ns"].as_array().into_iter().flatten();
-        let points = steps.map(|step| {
-            let rest = 1.0 - number(&step[0]);
-            ((1.0 / rest.max(1.0 / end)).min(end), step[1].as_f64())
-        });
-        Line { name: name.replace('_', " "), class, points: points.collect() }
-    };
-    let classes = CLASSES.into_iter().cycle();
-    let lines: Vec<Line> = clocks.as_object().into_iter().flatten().zip(classes).map(line).collect();
-    let ticks = (0..=nines).map(|nines| {
-        let label = match nines {
-            0 => "0".to_owned(),
-            1 => "90 %".to_owned(),
-            2 => "99 %".to_owned(),
-            more => format!("99.{} %", "9".repeat(more as usize - 2)),
-        };
-        (10_f64.powi(nines), label)
-    });
-    let x = Axis::given(Scale::Log, 1.0, end, ticks.collect());
-    let values = lines.iter().flat_map(|line| &line.points).filter_map(|(_, value)| *value);
-    let y = Axis::decades(values, times);
-    let at = |value: f64| format!("{:.4} % of all", (1.0 - 1.0 / value) * 100.0);
-    let plot = Plot { title: "Latency by percentile", lines: &lines, x, y, words: times, at };
-    ("Latency by percentile".to_owned(), plot.svg())
-}
-
-fn capital(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 // ---- tables
@@ -241,11 +129,12 @@ fn tables(report: &Value, summary: &Value, main: &Value) -> String {
     });
     sections.push(facts("Objectives", objectives.collect()));
     sections.push(stage_table(&main["stages"]));
-    let parts = [("services", "Services: "), ("browsers", "Browsers: "), ("consumers", "Consumers: ")];
+    sections.push(broker(&report["broker"]));
+    let parts = ["services", "browsers", "consumers", "observers", "queries"].map(|part| (part, format!("{part}: ")));
     let parts = parts.into_iter().filter(|(part, _)| summary[*part].is_object());
-    let mut parts: Vec<(&str, &Value)> = parts.map(|(part, name)| (name, &summary[part])).collect();
+    let mut parts: Vec<(String, &Value)> = parts.map(|(part, name)| (name, &summary[part])).collect();
     if parts.is_empty() {
-        parts.push(("", summary));
+        parts.push((String::new(), summary));
     }
     for (name, part) in parts {
         let titled = |title: &str| capital(&format!("{name}{title}"));
@@ -253,12 +142,58 @@ fn tables(report: &Value, summary: &Value, main: &Value) -> String {
         sections.push(facts(&titled("plan"), fields(&part["plan"])));
         sections.push(facts(&titled("read back"), fields(&part["verify"])));
         sections.push(facts(&titled("delivered"), fields(&part["delivered"])));
+        sections.push(facts(&titled("memory"), fields(&part["memory"])));
         sections.push(facts(&titled("errors"), fields(&part["errors"])));
         sections.push(facts(&titled("generator"), fields(&part["generator"])));
     }
     sections.push(facts("Machine", fields(&report["machine"])));
     sections.push(facts("Versions", fields(&report["version"])));
     format!("<div class=\"columns\">{}</div>", sections.concat())
+}
+
+/// Name, field, and how its number is written.
+type Shown = (&'static str, &'static str, fn(f64) -> String);
+
+/// What the broker told of itself, or why it did not.
+fn broker(broker: &Value) -> String {
+    let whole = &broker["whole"];
+    let shown: [Shown; 15] = [
+        ("events taken a second", "events_in_per_second", rate),
+        ("events given a second", "events_out_per_second", rate),
+        ("MiB stored a second", "bytes_in_per_second", mebibytes),
+        ("commits a second", "commits_per_second", rate),
+        ("events a commit", "events_per_commit", one_digit),
+        ("commit, until durable: mean", "commit_mean_ns", time),
+        ("p50", "commit_p50_ns", time),
+        ("p99", "commit_p99_ns", time),
+        ("commits in flight", "commits_in_flight", two_digits),
+        ("checkpoints", "checkpoints", rate),
+        ("MiB moved to segments a second", "flushed_bytes_per_second", mebibytes),
+        ("CPU, of a core", "cpu_of_a_core", |cores| format!("{:.0} %", cores * 100.0)),
+        ("CPU for an event", "cpu_us_per_event", |us| time(us * 1e3)),
+        ("MiB of memory at the end", "resident_bytes", mebibytes),
+        ("connections at the end", "connections", rate),
+    ];
+    let rows =
+        shown.into_iter().filter_map(|(name, field, words)| Some((name.to_owned(), words(whole[field].as_f64()?))));
+    let silent = broker["why"].as_str().map(|why| ("its metrics".to_owned(), format!("unknown: {}", escaped(why))));
+    facts("Broker, by its own metrics", rows.chain(silent).collect())
+}
+
+fn time(nanos: f64) -> String {
+    nanoseconds(nanos as u64)
+}
+
+fn mebibytes(bytes: f64) -> String {
+    format!("{:.1}", bytes / f64::from(1 << 20))
+}
+
+fn one_digit(value: f64) -> String {
+    format!("{value:.1}")
+}
+
+fn two_digits(value: f64) -> String {
+    format!("{value:.2}")
 }
 
 fn clock_table(clocks: &Value) -> String {
@@ -357,10 +292,50 @@ mod tests {
         report["summary"]["delivered"] = json!({ "end_to_end_us": { "p50": 7000.0 } });
         assert!(html(&report).contains("<b>7.00 ms</b><span>end to end p50</span>"), "what consumers felt comes first");
         assert_eq!(page.matches("<svg ").count(), 4, "rate, response, percentiles, send lag");
+        assert!(!page.contains("Broker"), "it was not asked");
         assert_eq!(page.matches("<path class=\"line").count(), 1 + 4 + 3 + 4);
         for foreign in ["<script", "http://", "https://", "url(", "@import", "src=", "<link"] {
             assert!(!page.contains(foreign), "{foreign} is in the page");
         }
+    }
+
+    #[test]
+    fn what_the_broker_told_is_drawn_and_what_it_did_not_is_said() {
+        let (sample, points) = sample();
+        let mut report = report(&sample, &points).json();
+        let span = |second: u64| {
+            json!({
+                "at_s": second as f64 - 0.01, "length_s": 1.0, "commits_per_second": 1_000 * second, "cpu_of_a_core": 0.25,
+                "events_per_commit": 12.5, "commit_mean_ns": 150_000.0, "commit_p50_ns": 100_000, "commit_p99_ns": 200_000,
+                "resident_bytes": 24 << 20,
+            })
+        };
+        report["broker"] = json!({ "state": "told", "whole": span(1), "series": [span(0), span(1), span(2)] });
+        let page = html(&report);
+        assert_eq!(page.matches("<svg ").count(), 4 + 4, "commits, events of each, times of each, CPU");
+        for part in [
+            "<h2>Broker: commits a second</h2>",
+            "\ncommits a second 2 000</title>",
+            "\np50 100 µs\nmean 150 µs\np99 200 µs</title>",
+            "\nCPU, of a core 25 %</title>",
+            "<th>events a commit</th><td>12.5</td>",
+            "<th>MiB of memory at the end</th><td>24.0</td>",
+        ] {
+            assert!(page.contains(part), "{part:?} is not in {page}");
+        }
+        report["broker"] = json!({ "state": "silent", "why": "it is <nginx>" });
+        assert!(html(&report).contains("<th>its metrics</th><td>unknown: it is &lt;nginx&gt;</td>"));
+    }
+
+    #[test]
+    fn the_parts_of_a_mixed_run_are_drawn_apart() {
+        let (sample, points) = sample();
+        let mut report = report(&sample, &points).json();
+        report["series_of"] = json!({ "browsers": report["series"], "consumers": [] });
+        let page = html(&report);
+        assert!(page.contains("<title>at 2 s\nservices 3 000\nbrowsers 3 000</title>"), "{page}");
+        assert!(page.contains("<h2>Browsers response, second by second</h2>"), "{page}");
+        assert_eq!(page.matches("<svg ").count(), 5, "and no consumers, of whom there is nothing");
     }
 
     #[test]

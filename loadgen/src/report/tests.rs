@@ -1,7 +1,7 @@
 //! The files of a run that is made up, so that each number in them can be told beforehand.
 
 use super::*;
-use crate::record::Sample;
+use crate::sample::Sample;
 use crate::series::{Series, Slot};
 
 /// Three seconds of an open loop: 1, 2, 3 thousand events whose times are 1, 2, 3 ms and a tail.
@@ -11,9 +11,9 @@ pub(crate) fn sample() -> (Sample, Vec<Point>) {
         let mut part = Sample { requests: 100 * second, events: 1_000 * second, bytes: 64_000, ..Sample::default() };
         for request in 1..=part.requests {
             let tail = if request % 50 == 0 { 10 } else { 1 };
-            part.response.record(second * tail * 1_100_000).unwrap();
-            part.service.record(second * tail * 1_000_000).unwrap();
-            part.send_lag.record(20_000 * second).unwrap();
+            part.times.note(Clock::Response, second * tail * 1_100_000);
+            part.times.note(Clock::Service, second * tail * 1_000_000);
+            part.times.note(Clock::SendLag, 20_000 * second);
         }
         whole.add(&part);
         series.add(Slot::of(second - 1), &part);
@@ -21,11 +21,13 @@ pub(crate) fn sample() -> (Sample, Vec<Point>) {
     (whole, series.into_points())
 }
 
+const PRODUCERS: [Clock; 3] = [Clock::Response, Clock::Service, Clock::SendLag];
+
 pub(crate) fn report<'r>(sample: &'r Sample, points: &'r [Point]) -> Report<'r> {
     Report {
         summary: json!({ "verdict": "VALID" }),
-        clocks: vec![("response", &sample.response), ("service", &sample.service), ("send-lag", &sample.send_lag)],
-        points,
+        parts: vec![Part { name: "", clocks: &PRODUCERS, times: &sample.times, points }],
+        broker: None,
         began: Timestamp::UNIX_EPOCH,
         broker_version: None,
         exit_code: 0,
@@ -45,11 +47,29 @@ fn every_file_is_written_and_those_of_an_earlier_run_go() {
     };
     assert!(names().is_empty(), "trying leaves nothing");
     let (open, points) = sample();
-    folder.write(&report(&open, &points)).unwrap();
-    assert_eq!(names(), ["report.html", "report.json", "response.hgrm", "send-lag.hgrm", "series.csv", "service.hgrm"]);
+    let mut of_two = report(&open, &points);
+    of_two.parts.push(Part { name: "browsers", clocks: &PRODUCERS, times: &open.times, points: &points[..1] });
+    folder.write(&of_two).unwrap();
+    let expected = [
+        "browsers-response.hgrm",
+        "browsers-send-lag.hgrm",
+        "browsers-service.hgrm",
+        "report.html",
+        "report.json",
+        "response.hgrm",
+        "send-lag.hgrm",
+        "series-browsers.csv",
+        "series.csv",
+        "service.hgrm",
+    ];
+    assert_eq!(names(), expected);
+    let value = of_two.json();
+    assert_eq!(value["series"].as_array().map(Vec::len), Some(3));
+    assert_eq!(value["series_of"]["browsers"][0], value["series"][0]);
     let mode = fs::metadata(path.join("report.json")).unwrap().permissions().mode();
     assert_ne!(mode & 0o040, 0, "others may read it, as the umask allows: {mode:o}");
-    let closed = Sample { response: Sample::default().response, send_lag: Sample::default().send_lag, ..open };
+    let mut closed = Sample::default();
+    closed.times.note(Clock::Service, 1_000);
     folder.write(&report(&closed, &points)).unwrap();
     assert_eq!(names(), ["report.html", "report.json", "series.csv", "service.hgrm"]);
 }
@@ -75,10 +95,11 @@ fn a_directory_that_cannot_be_written_to_is_named_with_its_cause() {
 #[test]
 fn the_series_is_a_table_with_a_row_a_second() {
     let (sample, points) = sample();
-    insta::assert_snapshot!(report(&sample, &points).csv());
+    let csv = |points: &[Point]| series::csv(&report(&sample, points).parts[0]);
+    insta::assert_snapshot!(csv(&points));
     let (_, mut quiet) = self::sample();
     quiet[1] = Point { slot: quiet[1].slot, ..Point::default() };
-    let table = report(&sample, &quiet).csv();
+    let table = csv(&quiet);
     let columns: Vec<_> = table.lines().map(|line| line.split(',').count()).collect();
     assert_eq!(columns, [22; 4], "a second without answers has empty places: {table}");
 }
@@ -86,7 +107,31 @@ fn the_series_is_a_table_with_a_row_a_second() {
 #[test]
 fn percentiles_are_written_as_hdrhistogram_writes_them() {
     let (sample, _) = sample();
-    insta::assert_snapshot!(percentiles::hgrm(&sample.service));
+    insta::assert_snapshot!(percentiles::hgrm(sample.times.of(Clock::Service)));
+}
+
+#[test]
+fn a_reader_of_the_percentile_format_finds_the_times_again() {
+    let (sample, _) = sample();
+    let times = sample.times.of(Clock::Service);
+    let text = percentiles::hgrm(times);
+    // As HdrHistogram's plotter does: lines of four numbers, of which the first is a time and the last its place.
+    let numbers = |line: &str| -> Option<Vec<f64>> { line.split_whitespace().map(|word| word.parse().ok()).collect() };
+    let rows: Vec<Vec<f64>> = text.lines().filter(|line| !line.starts_with('#')).filter_map(numbers).collect();
+    let rows: Vec<&[f64]> = rows.iter().map(Vec::as_slice).filter(|row| row.len() == 4).collect();
+    assert!(rows.len() > 20 && rows.is_sorted_by(|a, b| a[0] <= b[0] && a[3] < b[3]), "{text}");
+    for row in rows {
+        let [milliseconds, quantile, count, place] = row.try_into().unwrap();
+        let nanos = (milliseconds * 1e6_f64).round() as u64;
+        assert!(times.equivalent(nanos, times.value_at_quantile(quantile)), "{quantile} is {nanos} in {text}");
+        assert_eq!(times.count_between(0, nanos), count as u64, "{quantile} in {text}");
+        assert!((place * (1.0 - quantile) - 1.0).abs() < 0.01 || place > 100.0, "{quantile} in {text}");
+    }
+    let told = |name: &str| {
+        let rest = text.split(&format!("{name} ")).nth(1).unwrap().split('=').nth(1).unwrap();
+        rest.split([',', ']']).next().unwrap().trim().parse::<f64>().unwrap()
+    };
+    assert!((told("Mean") * 1e6 / times.mean() - 1.0).abs() < 1e-6 && told("Total count") == 600.0, "{text}");
 }
 
 #[test]

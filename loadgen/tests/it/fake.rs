@@ -1,8 +1,9 @@
 //! A broker of a few hundred lines: takes events and batches, gives them back, and breaks one promise where told to.
-//! `http` moves requests and answers, `log` keeps events.
+//! `http` moves requests and answers, `log` keeps events, `readers` gives them to consumers.
 
 mod http;
 mod log;
+mod readers;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use http::{Answer, Peer, Request};
 use log::{Group, Placed, split_batch};
+pub(crate) use readers::ReaderFault;
 
 /// What happens to the n-th produce request (counted from 1 over all connections) instead of the right thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,8 @@ pub(crate) struct Manners {
     pub(crate) page_events: usize,
     /// Reads are refused with this status.
     pub(crate) refuse_reads: Option<u16>,
+    /// What is wrong with what consumers are given.
+    pub(crate) readers: Option<ReaderFault>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +85,8 @@ struct State {
     manners: Manners,
     groups: HashMap<String, Group>,
     seen: Vec<Seen>,
+    /// The next offset of each consumer.
+    consumers: HashMap<String, u64>,
     pages: usize,
 }
 
@@ -147,6 +153,11 @@ impl Broker {
         self.lock().groups.entry(group.to_owned()).or_default().push(vec![data.to_vec()]);
     }
 
+    /// How many consumers there are.
+    pub(crate) fn consumers(&self) -> usize {
+        self.lock().consumers.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -208,6 +219,16 @@ fn answer(connection: usize, request: &Request, state: &mut State) -> Next {
         }
         ("GET", ["v1", "groups", group, "events"]) => Next::Answer(page(request, group, state)),
         ("POST", ["v1", "groups", group, "events" | "batch"]) => produce(connection, request, group, state),
+        ("PUT", ["v1", "groups", group, "consumers", consumer]) => {
+            Next::Answer(readers::subscribe(state, group, consumer, &request.body))
+        }
+        ("DELETE", ["v1", "groups", _, "consumers", consumer]) => Next::Answer(readers::leave(state, consumer)),
+        ("GET", ["v1", "groups", group, "consumers", consumer, "next"]) => {
+            readers::next(state, group, consumer, request)
+        }
+        ("POST", ["v1", "groups", _, "consumers", consumer, "ack"]) => {
+            Next::Answer(readers::ack(state, consumer, &request.body))
+        }
         _ => Next::Answer(Answer::problem(404, "not_found", "none")),
     }
 }

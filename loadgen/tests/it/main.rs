@@ -6,6 +6,7 @@ mod fake;
 mod clean;
 mod faults;
 mod open_loop;
+mod readers;
 mod report;
 mod runs;
 mod terminal;

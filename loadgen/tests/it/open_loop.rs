@@ -56,6 +56,16 @@ fn more_than_the_broker_takes_is_overloaded_and_the_rest_is_told() {
 }
 
 #[test]
+fn a_counted_plan_that_ends_late_is_not_valid_and_what_was_late_is_told() {
+    // All four fall due in the first 30 ms, and each pair takes half a second.
+    let broker = Broker::with_faults((1..10).map(|n| (n, Fault::Delay)));
+    let ran = against(&broker, "-c 1 -n 4 --rate 100 --arrivals constant");
+    assert_eq!((ran.code, ran.number("/plan/overdue"), ran.number("/plan/unsent")), (0, 3, 0), "{ran:?}");
+    // Of so few sends one that a busy machine delays would be the generator's fault.
+    assert_ne!(ran.value("/verdict"), json!("VALID"), "{ran:?}");
+}
+
+#[test]
 fn each_stage_has_its_own_rate_and_clocks() {
     let ran = against(&Broker::honest(), "-c 8 --stages 1s:100,500ms:40 --arrivals constant");
     assert_eq!(ran.number("/plan/sends"), 120, "{ran:?}");

@@ -48,6 +48,8 @@ fn reports_of_all_kinds_of_runs_follow_the_schema() {
         assert!(wrong.is_empty(), "{options} {fault:?}: {wrong:#?}\n{report:#}");
         assert_eq!(report["summary"], ran.value(""), "the object that was printed");
         assert_eq!((&report["exit_code"], report["command"][1].as_str()), (&json!(code), Some("produce")));
+        assert_eq!(report["broker"]["state"], "silent", "{options}");
+        assert!(ran.stderr.contains("the broker's metrics are unknown: the broker refused to tell its metrics: 404"));
         let series = report["series"].as_array().unwrap();
         let events: u64 = series.iter().map(|point| point["events"].as_u64().unwrap()).sum();
         assert_eq!(events, ran.number("/measured/events"), "{options}");

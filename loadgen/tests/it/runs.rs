@@ -49,7 +49,12 @@ pub(crate) fn command(options: &str) -> Command {
 
 /// Runs it to its end.
 pub(crate) fn run(options: &str) -> Ran {
-    let output = command(options).output().unwrap();
+    ran(command(options))
+}
+
+/// Runs a command to its end.
+pub(crate) fn ran(mut command: Command) -> Ran {
+    let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     Ran { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }

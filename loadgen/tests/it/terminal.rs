@@ -12,7 +12,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::fake::{Broker, Fault, Manners};
-use crate::runs::{against, command};
+use crate::runs::{against, command, loadgen};
 
 /// Longest wait for something to be drawn; only a failure takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,6 +84,21 @@ fn a_key_ends_the_load_and_the_terminal_is_given_back() {
         let after = pair.text.rsplit("\u{1b}[?1049l").next().unwrap();
         assert!(after.contains("\u{1b}[?25h") && !after.contains("\u{1b}[?1049h"), "the cursor is back: {after:?}");
     }
+}
+
+#[test]
+fn consumers_are_drawn_too() {
+    let broker = Broker::honest();
+    broker.store("load", b"{}");
+    let mut pair = Pair::open();
+    let mut command = loadgen();
+    command.args(["consume", "--url", &broker.url(), "--group", "load", "--consumers", "3", "-d", "1h", "--tui"]);
+    let mut child = command.stdin(pair.end()).stdout(pair.end()).stderr(pair.end()).spawn().unwrap();
+    // Blanks are passed over by moving the cursor.
+    pair.wait_for("consumers");
+    pair.keys.write_all(b"q").unwrap();
+    pair.wait_for("ok: 3 given, 0 lost");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]

@@ -63,6 +63,9 @@ fn a_stalled_request_times_out_and_is_unknown() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!((ran.verify("acked"), ran.verify("unknown"), ran.verify("unknown_stored")), (29, 1, 0));
     assert_eq!(ran.number("/errors/timeout"), 1);
+    let ran = against(&Broker::with_fault(10, Fault::Stall), "-n 30 -c 2 --timeout 3s --rate 1k");
+    let micros = |clock: &str| ran.value(&format!("/measured/{clock}_us/max")).as_f64().unwrap();
+    assert!(micros("response") >= 3e6, "who was never answered waited for so long at least: {ran:?}");
 }
 
 #[test]
