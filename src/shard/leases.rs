@@ -1,7 +1,8 @@
 //! Leases: a session that nobody renews ends by itself, so that its failure is on record and whoever stands by may come.
 //!
 //! A consumer with a session has one place in a heap, by the time at which somebody should look at it. A lease that was
-//! renewed meanwhile is put back with its new end, so renewing costs nothing.
+//! renewed meanwhile is put back with its new end, so renewing costs nothing. One that ends earlier now, because a shorter
+//! one was granted, gets an earlier place, and leaves the old one behind.
 
 use super::Shard;
 use crate::group::consumer::Consumer;
@@ -14,13 +15,13 @@ use std::time::Instant;
 pub(super) type Leases = BinaryHeap<Reverse<(Instant, u32, Box<str>)>>;
 
 impl Shard {
-    /// Looks after a consumer's lease from now on, if it has a session and is not looked after yet.
+    /// Looks after a consumer's lease from now on, if it has a session and is not looked after in time yet.
     pub(super) fn look_after_lease(&self, leases: &mut Leases, group: u32, name: &str, consumer: &mut Consumer) {
-        if consumer.session.is_none() || consumer.live.look_at.is_some() {
+        let at = look_at(consumer);
+        if consumer.session.is_none() || consumer.live.look_at.is_some_and(|earlier| earlier <= at) {
             return;
         }
         let first = leases.peek().is_none();
-        let at = look_at(consumer);
         consumer.live.look_at = Some(at);
         leases.push(Reverse((at, group, name.into())));
         if first {
@@ -64,7 +65,7 @@ impl Shard {
         {
             let state = &mut *self.state.borrow_mut();
             let consumer = state.groups.get_mut(&group).and_then(|member| member.group.consumers.get_mut(&name));
-            // One of that name which was removed has left its place behind.
+            // One of that name which was removed, or got an earlier place, has left this one behind.
             let Some(consumer) = consumer.filter(|consumer| consumer.live.look_at == Some(at)) else { return };
             consumer.live.look_at = None;
         }

@@ -157,20 +157,22 @@ fn who_stands_by_comes_when_the_lease_lapses() {
 
 #[test]
 fn a_handler_that_outlives_its_lease_cannot_ack() {
-    let broker = orders(&[("consumers.lease", "100ms")], 10);
+    let broker = orders(&[], 10);
     let billing = Consumer::subscribed(&broker, "orders", "billing", "");
+    let grant_lease = |lease: &str| {
+        assert_eq!(billing.call(&broker, "POST", "/approve", &json!({ "lease": lease }).to_string()).status, 200);
+    };
     for round in 0..3 {
+        grant_lease("1h");
         let session = billing.session(&broker, "");
         assert_eq!(
             billing.offsets(&broker, &format!("session={session}&max=4")),
             [round, round + 1, round + 2, round + 3]
         );
-        // While it calls, it lives.
-        let deadline = Instant::now() + Duration::from_millis(400);
-        while Instant::now() < deadline {
-            billing.session(&broker, &format!("session={session}"));
-        }
         billing.acked(&broker, round, &session);
+        // The next call is the last for long.
+        grant_lease("10ms");
+        billing.session(&broker, &format!("session={session}"));
         eventually("the lease lapses", || billing.status(&broker)["session"] == Value::Null);
         billing.ack(&broker, round + 3, &session).assert_problem(409, "fenced", "a late ack");
         assert_eq!(billing.status(&broker)["attempt"], 2);
@@ -179,12 +181,27 @@ fn a_handler_that_outlives_its_lease_cannot_ack() {
 }
 
 #[test]
-fn a_long_poll_is_a_call_for_as_long_as_it_waits() {
-    let broker = orders(&[("consumers.lease", "100ms")], 4);
+fn a_session_lives_as_long_as_it_calls() {
+    let broker = orders(&[("consumers.lease", "2s")], 4);
     let billing = Consumer::subscribed(&broker, "orders", "billing", "");
     let session = billing.session(&broker, "");
     assert_eq!(billing.offsets(&broker, &format!("session={session}")), [0, 1, 2, 3]);
-    let waited = billing.next(&broker, &format!("session={session}&after=3&wait=1s"));
+    let longer = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < longer {
+        assert_eq!(billing.session(&broker, &format!("session={session}")), session);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    billing.acked(&broker, 3, &session);
+    assert_eq!(billing.status(&broker)["attempt"], 1, "nothing failed");
+}
+
+#[test]
+fn a_long_poll_is_a_call_for_as_long_as_it_waits() {
+    let broker = orders(&[("consumers.lease", "2s")], 4);
+    let billing = Consumer::subscribed(&broker, "orders", "billing", "");
+    let session = billing.session(&broker, "");
+    assert_eq!(billing.offsets(&broker, &format!("session={session}")), [0, 1, 2, 3]);
+    let waited = billing.next(&broker, &format!("session={session}&after=3&wait=5s"));
     assert_eq!((waited.status, waited.offsets()), (200, vec![]), "{}", waited.text());
     billing.acked(&broker, 3, &session);
     assert_eq!(billing.status(&broker)["attempt"], 1, "nothing failed");
