@@ -51,6 +51,14 @@ export function fromAnswer(status, body) {
   })
 }
 
+/** Codes of Node and OpenSSL, and what they mean. @type {[RegExp, string, string][]} */
+const FAILURES = [
+  [/SELF_SIGNED|ISSUER|LEAF_SIGNATURE/, 'tls_failed', 'the certificate is not trusted (NODE_EXTRA_CA_CERTS names a file of those that are)'],
+  [/CERT|SIGNATURE|^ERR_SSL|^EPROTO$/, 'tls_failed', 'TLS failed'],
+  [/^HPE_/, 'bad_answer', 'what answers is no broker'],
+  [/^(ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)$/, 'unreachable', 'the broker cannot be reached'],
+]
+
 /**
  * The error in a connection that broke or never came about.
  * @param {any} cause
@@ -58,13 +66,9 @@ export function fromAnswer(status, body) {
  */
 export function fromNetwork(cause) {
   if (cause instanceof EddylineError) return cause
-  const never = ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH'].includes(cause?.code)
-  const code = never ? 'unreachable' : 'connection_lost'
-  return new EddylineError(code, `${never ? 'the broker cannot be reached' : 'the connection was lost'}: ${cause?.message}`, {
-    retryable: true,
-    effect: never ? 'none' : 'unknown',
-    cause,
-  })
+  const [, code, what] = FAILURES.find(([codes]) => codes.test(cause?.code)) ?? [undefined, 'connection_lost', 'the connection was lost']
+  const effect = code === 'tls_failed' || code === 'unreachable' ? 'none' : 'unknown'
+  return new EddylineError(code, `${what}: ${cause?.message}`, { retryable: true, effect, cause })
 }
 
 /** @returns {EddylineError} */

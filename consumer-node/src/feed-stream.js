@@ -30,17 +30,13 @@ export async function* feedStream(http, path, tenure, { max, quietMs }, signal) 
   const parameters = query({ session: tenure.session })
   const options = { signal, accept: 'application/x-ndjson', waitMs: quietMs }
   const response = await http.open('GET', `${path}/stream${parameters}`, options)
-  const pieces = new Pieces(response)
+  const pieces = new Pieces(response, (error) => http.failed(error))
   // What was sent before a failure that we report comes again behind `retry`.
   const state = { epoch: tenure.epoch, retries: tenure.pass, tail: tenure.next, attempt: 1, replay: false, max }
-  try {
-    for (;;) {
-      const lines = await pieces.next()
-      if (lines === undefined) throw new EddylineError('connection_lost', 'the stream was cut off', { retryable: true })
-      yield* deliveries(lines, tenure, state)
-    }
-  } finally {
-    response.destroy()
+  for (;;) {
+    const lines = await pieces.next()
+    if (lines === undefined) throw new EddylineError('connection_lost', 'the stream was cut off', { retryable: true })
+    yield* deliveries(lines, tenure, state)
   }
 }
 
@@ -116,8 +112,11 @@ function take(frame, state) {
 
 /** A stream of lines, parsed in pieces as large as they come. */
 class Pieces {
-  /** @param {import('node:http').IncomingMessage} response */
-  constructor(response) {
+  /**
+   * @param {import('node:http').IncomingMessage} response
+   * @param {(error: Error) => Error} failed
+   */
+  constructor(response, failed) {
     /** @type {Buffer[]} */
     this.chunks = []
     this.ended = false
@@ -134,7 +133,7 @@ class Pieces {
       this.wake()
     }
     response.on('end', () => end(undefined))
-    response.on('error', end)
+    response.on('error', (error) => end(failed(error)))
     response.on('close', () => end(undefined))
   }
 

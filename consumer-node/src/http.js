@@ -13,16 +13,16 @@ import { EddylineError, fromAnswer, fromNetwork } from './errors.js'
 export class Http {
   /** @param {HttpOptions} options */
   constructor({ url = process.env.EDDYLINE_URL ?? 'http://127.0.0.1:4437', token, requestTimeout = 30_000 }) {
+    if (!/^https?:/.test(String(url)) || !URL.canParse(String(url))) throw new EddylineError('bad_url', `${url}: this is no URL of a broker`)
     this.url = new URL(url)
-    if (!['http:', 'https:'].includes(this.url.protocol)) {
-      throw new EddylineError('bad_url', `${this.url.href}: only http and https are spoken`)
-    }
     this.base = this.url.pathname.replace(/\/$/, '')
     this.secure = this.url.protocol === 'https:'
     this.requestTimeout = requestTimeout
     this.token = token
     /** @type {string | undefined} */
-    this.bearer = typeof token === 'string' ? token : undefined
+    this.bearer = token === undefined || typeof token === 'function' ? undefined : tokenText(token)
+    /** Whether somebody has ever answered. */
+    this.answered = false
     /** The token function while it is being asked. @type {Promise<string> | undefined} */
     this.asking = undefined
     this.agent = new (this.secure ? https : http).Agent({ keepAlive: true, noDelay: true })
@@ -36,10 +36,32 @@ export class Http {
   async authorization(refused) {
     const { token } = this
     if (typeof token === 'function' && this.bearer === refused) {
-      this.asking ??= (async () => (this.bearer = await token()))().finally(() => (this.asking = undefined))
+      this.asking ??= this.ask(token).finally(() => (this.asking = undefined))
       await this.asking
     }
     return this.bearer
+  }
+
+  /** @param {() => string | Promise<string>} token */
+  async ask(token) {
+    try {
+      return (this.bearer = tokenText(await token()))
+    } catch (cause) {
+      // Whoever gave one before may give one again.
+      const retryable = this.bearer !== undefined
+      throw new EddylineError('token_failed', `the token function failed: ${/** @type {any} */ (cause)?.message}`, { retryable, cause })
+    }
+  }
+
+  /**
+   * The error of a request that has no answer. Who cannot be trusted, or is no broker, stays so, unless there was one before.
+   * @param {unknown} cause
+   * @returns {EddylineError}
+   */
+  failed(cause) {
+    const error = fromNetwork(cause)
+    if (error.code === 'tls_failed' || error.code === 'bad_answer') error.retryable = this.answered
+    return error
   }
 
   /**
@@ -54,7 +76,7 @@ export class Http {
     try {
       return { status: response.statusCode ?? 0, headers: response.headers, pieces: await piecesOf(response) }
     } catch (error) {
-      throw fromNetwork(error)
+      throw this.failed(error)
     }
   }
 
@@ -69,7 +91,11 @@ export class Http {
     const body = json === undefined ? undefined : JSON.stringify(json)
     const answer = await this.request(method, path, { ...options, body })
     const text = Buffer.concat(answer.pieces).toString()
-    return text.length === 0 ? undefined : JSON.parse(text)
+    try {
+      return text.length === 0 ? undefined : JSON.parse(text)
+    } catch (cause) {
+      throw new EddylineError('bad_answer', `what answers is no broker: ${text.slice(0, 80)}`, { cause })
+    }
   }
 
   /**
@@ -85,8 +111,9 @@ export class Http {
     for (;;) {
       const bearer = await this.authorization(refused)
       const response = await this.send(method, path, options, bearer).catch((error) => {
-        throw fromNetwork(error)
+        throw this.failed(error)
       })
+      this.answered = true
       const status = response.statusCode ?? 0
       if (status >= 200 && status < 300) return response
       const body = Buffer.concat(await piecesOf(response).catch(() => []))
@@ -126,10 +153,21 @@ export class Http {
     })
   }
 
-  /** Closes connections that are not in use; those in use close behind their answers. */
+  /** Closes the connections; what is still being asked fails. */
   close() {
     this.agent.destroy()
   }
+}
+
+/**
+ * A token as it stands in a header: what a file has around it is cut off.
+ * @param {unknown} given
+ * @returns {string}
+ */
+function tokenText(given) {
+  const text = typeof given === 'string' ? given.trim() : ''
+  if (!/^[\x21-\x7e]+$/.test(text)) throw new EddylineError('bad_options', 'a token is a string of printable ASCII signs, without spaces')
+  return text
 }
 
 /**

@@ -30,10 +30,10 @@ export class Answers {
       if (end < 0) return answers
       const [line, ...fields] = this.buffer.toString('latin1', 0, end).split('\r\n')
       const status = /^HTTP\/1\.[01] (\d{3})/.exec(line)?.[1]
-      if (status === undefined) throw new EddylineError('bad_answer', `this is no answer of HTTP: ${line.slice(0, 80)}`)
+      if (status === undefined) throw badAnswer(`this is no answer of HTTP: ${line.slice(0, 80)}`)
       const headers = new Map(fields.map((field) => splitField(field)))
       if (headers.has('transfer-encoding')) {
-        throw new EddylineError('bad_answer', 'an answer to producing has a length; something in between changed it')
+        throw badAnswer('an answer to producing has a length; something in between changed it')
       }
       const length = Number(headers.get('content-length') ?? 0)
       const next = end + HEAD_END.length + length
@@ -44,6 +44,11 @@ export class Answers {
       if (Number(status) >= 200) answers.push({ status: Number(status), headers, body })
     }
   }
+}
+
+/** @param {string} message */
+function badAnswer(message) {
+  return new EddylineError('bad_answer', message, { retryable: true, effect: 'unknown' })
 }
 
 /**

@@ -12,6 +12,7 @@ for (const mode of /** @type {const} */ (['next', 'stream'])) {
     const broker = await Broker.start(t)
     const total = 6000
     await broker.produce('g', numbered(total))
+    await approveFew(broker)
     const consumer = new Consumer({ url: broker.url, group: 'g', name: 'c', mode, max: 50 })
     t.after(() => consumer.close({ timeout: 0 }))
     const told = { reconnecting: 0, recovered: 0 }
@@ -56,6 +57,7 @@ for (const mode of /** @type {const} */ (['next', 'stream'])) {
     const proxy = await Proxy.start(t, broker.port)
     const total = 1500
     await broker.produce('g', numbered(total))
+    await approveFew(broker)
     const consumer = new Consumer({ url: proxy.url, group: 'g', name: 'c', mode, max: 20 })
     t.after(() => consumer.close({ timeout: 0 }))
     const resets = setInterval(() => proxy.reset(), 60)
@@ -75,6 +77,29 @@ for (const mode of /** @type {const} */ (['next', 'stream'])) {
 }
 
 for (const mode of /** @type {const} */ (['next', 'stream'])) {
+  test(`a connection that falls silent is given up, and reading goes on by another (${mode})`, async (t) => {
+    const broker = await Broker.start(t, { HTTP_HEARTBEAT: '100ms' })
+    const proxy = await Proxy.start(t, broker.port)
+    await broker.produce('g', numbered(3))
+    const consumer = new Consumer({ url: proxy.url, group: 'g', name: 'c', mode, waitMs: 1000, requestTimeout: 1000 })
+    t.after(() => consumer.close({ timeout: 0 }))
+    /** @type {string[]} */
+    const told = []
+    consumer.on('reconnecting', ({ error }) => told.push(error.code))
+    consumer.on('recovered', () => told.push('recovered'))
+    const offsets = []
+    for await (const event of consumer) {
+      offsets.push(event.offset)
+      assert.equal(await event.ack(), 'acked')
+      if (event.offset === 2) proxy.silence()
+      if (event.offset === 2) await broker.produce('g', numbered(1, 3))
+      if (event.offset === 3) break
+    }
+    assert.deepEqual(offsets, [0, 1, 2, 3])
+    assert.ok(told.includes('timeout') && told.at(-1) === 'recovered', told.join())
+    await consumer.close()
+  })
+
   test(`events that retention took are told as one gap, and reading goes on behind it (${mode})`, async (t) => {
     const broker = await Broker.start(t, { STORAGE_RETENTION_EVERY: '20ms' })
     const admin = new Admin({ url: broker.url })
@@ -208,6 +233,24 @@ test('close with a timeout does not wait for a handler that hangs', async (t) =>
   assert.ok(seen?.aborted)
 })
 
+test('a token function that fails is told at first, and asked again when it gave one before', async (t) => {
+  const broker = await Broker.start(t)
+  await broker.produce('g', numbered(1))
+  const read = async (/** @type {() => any} */ token) => {
+    const consumer = new Consumer({ url: broker.url, group: 'g', name: 'c', token })
+    for await (const event of consumer) void event
+  }
+  const fails = async () => {
+    throw new Error('no such secret')
+  }
+  await assert.rejects(read(fails), { code: 'token_failed', retryable: false, message: /no such secret/ })
+  await assert.rejects(read(() => undefined), { code: 'token_failed', message: /a token is a string/ })
+  let asked = 0
+  const http = new Consumer({ url: broker.url, group: 'g', name: 'c', token: () => (++asked === 1 ? 'first\n' : fails()) }).http
+  assert.equal(await http.authorization(), 'first')
+  await assert.rejects(http.authorization('first'), { code: 'token_failed', retryable: true })
+})
+
 test('a token function is asked again when its token is refused', async (t) => {
   const broker = await Broker.start(t)
   await broker.produce('g', numbered(3))
@@ -235,3 +278,14 @@ test('a token function is asked again when its token is refused', async (t) => {
   assert.equal(asked, 2)
   await consumer.close()
 })
+
+/**
+ * Approves a consumer to which little is sent ahead, so that it is still being sent to when something happens.
+ * @param {Broker} broker
+ */
+async function approveFew(broker) {
+  const admin = new Admin({ url: broker.url })
+  await admin.subscribe('g', 'c', 'earliest')
+  await admin.approve('g', 'c', { max_in_flight: { events: 100 } })
+  admin.close()
+}

@@ -1,4 +1,4 @@
-// A TCP proxy that resets connections when told to.
+// A TCP proxy that resets connections, or has them fall silent, when told to.
 
 import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
@@ -41,6 +41,11 @@ export class Proxy {
       near.pipe(far)
       far.pipe(near)
     })
+  }
+
+  /** Has every connection fall silent, as if a cable were cut. */
+  silence() {
+    for (const socket of this.sockets) socket.unpipe().pause()
   }
 
   /** Resets every connection. */

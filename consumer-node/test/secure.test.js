@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { connect, createServer as createPlain } from 'node:net'
 import { test } from 'node:test'
 import { createServer } from 'node:tls'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -68,6 +68,63 @@ test('a token that is revoked while it is used is followed by the next one, and 
   }
 })
 
+test('a producer asks for the next token when one is refused, also one that was refused while the broker was away', async (t) => {
+  const { broker, url, admin } = await guarded(t)
+  await admin.createGroup('g')
+  const issued = /** @type {{ id: string, token: string }[]} */ ([])
+  const token = async () => {
+    issued.push(await admin.http.json('POST', '/tokens', { json: { scopes: ['produce'], groups: ['g'] } }))
+    return issued[issued.length - 1].token
+  }
+  const revoke = () => admin.http.json('DELETE', `/tokens/${issued[issued.length - 1].id}`)
+  const producer = new Producer({ url, group: 'g', token, maxEvents: 10 })
+  /** @type {string[]} */
+  const told = []
+  producer.on('reconnecting', ({ error }) => told.push(error.code))
+  const send = (/** @type {number} */ from) => Promise.all(numbered(50, from).map((value) => producer.send(value)))
+  await send(0)
+  await revoke()
+  const second = (await send(50)).map(({ offset }) => offset)
+  assert.deepEqual([second, told, issued.length], [numbered(50, 50).map(({ n }) => n), ['bad_token'], 2])
+  await revoke()
+  await broker.kill()
+  const third = send(100)
+  await eventually('the broker is missed', () => told.length >= 3)
+  await broker.up()
+  await third
+  assert.deepEqual([told.at(-1), issued.length], ['bad_token', 3])
+  const { events } = await admin.http.json('GET', '/groups/g/events')
+  assert.deepEqual(events.map((/** @type {any} */ event) => event.data.n), numbered(150).map(({ n }) => n))
+  await producer.close()
+
+  const stubborn = new Producer({ url, group: 'g', token: () => issued[0].token })
+  await assert.rejects(stubborn.send(1), { code: 'bad_token', retryable: false })
+  const broken = new Producer({ url, group: 'g', token: () => Promise.reject(new Error('no such secret')) })
+  await assert.rejects(broken.send(1), { code: 'token_failed', message: /no such secret/ })
+  for (const each of [stubborn, broken]) await each.close()
+})
+
+test('what is no broker, or one that is not trusted, is told at the first connection', async (t) => {
+  const broker = await Broker.start(t)
+  const other = createPlain((socket) => socket.on('error', () => {}).end('SSH-2.0-OpenSSH_9\r\n\r\n'))
+  other.listen(0, '127.0.0.1')
+  await once(other, 'listening')
+  t.after(() => other.close())
+  const { port } = /** @type {import('node:net').AddressInfo} */ (other.address())
+  for (const [url, code, told] of /** @type {const} */ ([
+    [`https://localhost:${await secured(t, broker)}`, 'tls_failed', /not trusted.*NODE_EXTRA_CA_CERTS.*self.signed/],
+    [broker.url.replace('http', 'https'), 'tls_failed', /TLS failed/],
+    [`http://127.0.0.1:${port}`, 'bad_answer', /no broker|no answer of HTTP/],
+  ])) {
+    for (const mode of /** @type {const} */ (['next', 'stream'])) {
+      await assert.rejects(read(new Consumer({ url, group: 'g', name: 'c', mode })), { code, retryable: false, message: told })
+    }
+    const producer = new Producer({ url, group: 'g' })
+    await assert.rejects(producer.send(1), { code, message: told })
+    await producer.close()
+  }
+})
+
 test('the lease of a consumer that only waits is renewed with the token that followed', async (t) => {
   const { url, admin } = await guarded(t)
   await admin.createGroup('g')
@@ -95,20 +152,9 @@ test('the lease of a consumer that only waits is renewed with the token that fol
   assert.deepEqual([fenced, epoch], [0, 1])
 })
 
-test('through TLS: reading, renewing and producing, with a certificate that the process trusts, and no other', async (t) => {
+test('through TLS: reading, renewing and producing, with a certificate that the process trusts', async (t) => {
   const broker = await Broker.start(t)
-  const file = (/** @type {string} */ name) => fileURLToPath(new URL(`./tls/${name}.pem`, import.meta.url))
-  const pair = { key: readFileSync(file('key')), cert: readFileSync(file('certificate')) }
-  const server = createServer(pair, (near) => {
-    const far = connect(broker.port, '127.0.0.1')
-    for (const socket of [near, far]) socket.on('error', () => {}).on('close', () => (near.destroy(), far.destroy()))
-    near.pipe(far).pipe(near)
-  })
-  server.on('tlsClientError', () => {})
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => server.close())
-  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const port = await secured(t, broker)
   await new Admin({ url: broker.url }).createGroup('g')
   const admin = new Admin({ url: broker.url })
   await admin.subscribe('g', 'c', 'earliest')
@@ -122,7 +168,6 @@ test('through TLS: reading, renewing and producing, with a certificate that the 
     // A request that waits would hold the lease by itself.
     const consumer = new Consumer({ url, group: 'g', name: 'c', mode: process.argv[1], waitMs: 50 })
     consumer.on('reconnecting', ({ error }) => (console.error(error.message), process.exit(1)))
-    if (process.env.NODE_EXTRA_CA_CERTS === '') for await (const event of consumer) break
     const producer = new Producer({ url, group: 'g' })
     await producer.send({ a: 'ä' })
     await producer.close()
@@ -134,8 +179,9 @@ test('through TLS: reading, renewing and producing, with a certificate that the 
       break
     }
     await consumer.close()`
-  const run = (/** @type {string} */ mode, /** @type {NodeJS.ProcessEnv} */ env) => {
-    const running = promisify(execFile)(process.execPath, ['--input-type=module', '-e', story, mode], { env: { ...process.env, ...env } })
+  const run = (/** @type {string} */ mode) => {
+    const env = { ...process.env, NODE_EXTRA_CA_CERTS: file('certificate') }
+    const running = promisify(execFile)(process.execPath, ['--input-type=module', '-e', story, mode], { env })
     const { stdin, stdout } = running.child
     stdout?.once('data', async () => {
       // Longer than the lease: it is held because it is renewed.
@@ -146,13 +192,36 @@ test('through TLS: reading, renewing and producing, with a certificate that the 
     })
     return running
   }
-  const trusts = { NODE_EXTRA_CA_CERTS: file('certificate') }
-  await assert.rejects(run('next', { NODE_EXTRA_CA_CERTS: '' }), /certificate/)
-  assert.equal((await run('next', trusts)).stdout, "blocked\n0 { a: 'ä' } acked\n")
-  assert.equal((await run('stream', trusts)).stdout, "blocked\n1 { a: 'ä' } acked\n")
+  assert.equal((await run('next')).stdout, "blocked\n0 { a: 'ä' } acked\n")
+  assert.equal((await run('stream')).stdout, "blocked\n1 { a: 'ä' } acked\n")
   assert.deepEqual(held, ['session_active', 'session_active'])
   admin.close()
 })
+
+/** @param {string} name */
+function file(name) {
+  return fileURLToPath(new URL(`./tls/${name}.pem`, import.meta.url))
+}
+
+/**
+ * TLS in front of a broker.
+ * @param {import('node:test').TestContext} t
+ * @param {Broker} broker
+ * @returns {Promise<number>} its port
+ */
+async function secured(t, broker) {
+  const pair = { key: readFileSync(file('key')), cert: readFileSync(file('certificate')) }
+  const server = createServer(pair, (near) => {
+    const far = connect(broker.port, '127.0.0.1')
+    for (const socket of [near, far]) socket.on('error', () => {}).on('close', () => (near.destroy(), far.destroy()))
+    near.pipe(far).pipe(near)
+  })
+  server.on('tlsClientError', () => {})
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  return /** @type {import('node:net').AddressInfo} */ (server.address()).port
+}
 
 /**
  * Acks the first event there is.
