@@ -20,8 +20,7 @@ export class Acks {
    * @returns {Promise<AckResult>}
    */
   one(tenure, offset) {
-    tenure.tracker.finish(offset)
-    return this.result(tenure, offset)
+    return this.result(tenure, offset, tenure.tracker.finish(offset))
   }
 
   /**
@@ -30,21 +29,34 @@ export class Acks {
    * @returns {Promise<AckResult>}
    */
   through(tenure, offset) {
-    tenure.tracker.finishThrough(offset)
-    return this.result(tenure, offset)
+    return this.result(tenure, offset, tenure.tracker.finishThrough(offset))
   }
 
   /**
    * @param {Tenure} tenure
    * @param {number} offset
+   * @param {boolean} inHand
    * @returns {Promise<AckResult>}
    */
-  result(tenure, offset) {
-    /** @type {Promise<AckResult>} */
-    const result = tenure.tracker.waits(offset) && !tenure.over ? Promise.resolve('held') : this.flush(tenure)
+  result(tenure, offset, inHand) {
+    const result = this.outcome(tenure, offset, inHand)
     // Who does not wait for an ack is told by the reading, which fails with the same error.
     result.catch(() => {})
     return result
+  }
+
+  /**
+   * @param {Tenure} tenure
+   * @param {number} offset
+   * @param {boolean} inHand
+   * @returns {Promise<AckResult>}
+   */
+  async outcome(tenure, offset, inHand) {
+    const { tracker } = tenure
+    // It was delivered before a failure, and comes again; or it never was.
+    if (!inHand && offset > tracker.ackable && offset >= tenure.next) return 'dropped'
+    if (tracker.waits(offset)) return tenure.over ? 'dropped' : 'held'
+    return this.flush(tenure)
   }
 
   /**

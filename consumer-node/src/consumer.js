@@ -37,10 +37,25 @@ import { Session } from './session.js'
  * @property {boolean} [takeover] take the session from whoever has it, instead of standing by
  * @property {number} [stalledAfter] ms without an ack after which `stalled` is told (60 s)
  * @property {number} [requestTimeout] ms of silence after which a connection is given up (30 s)
- * @property {AbortSignal} [signal] closes the consumer
+ * @property {AbortSignal} [signal] ends reading, and closes the consumer when the loop that reads has ended
  */
 
-/** @extends {EventEmitter<Record<string, any[]>>} */
+/**
+ * What a consumer tells.
+ * @typedef {object} ConsumerEvents
+ * @property {[{ session: string, epoch: number }]} active it reads
+ * @property {[{ retryAfterMs: number | undefined }]} standby another session reads
+ * @property {[{ session: string }]} fenced the session was taken over
+ * @property {[{ to: number, epoch: number }]} rewound somebody moved the position
+ * @property {[{ attempt: number, delayMs: number, error: EddylineError }]} reconnecting
+ * @property {[{ failures: number }]} recovered
+ * @property {[{ from: number, to: number }]} gap events are lost
+ * @property {[{ events: number, tail: number }]} lag
+ * @property {[{ reason: 'no_ack' | 'poison', inHand: number, offset?: number, forMs?: number }]} stalled
+ * @property {[{ event: import('./events.js').ConsumedEvent, error: unknown, attempt: number }]} retry of `run`
+ */
+
+/** @extends {EventEmitter<ConsumerEvents>} */
 export class Consumer extends EventEmitter {
   /** @param {ConsumerOptions} options */
   constructor(options) {
@@ -52,24 +67,33 @@ export class Consumer extends EventEmitter {
     this.http = new Http(options)
     this.path = pathOf(options.group, options.name)
     this.acks = new Acks(this)
-    const tell = (/** @type {string} */ name, /** @type {object} */ detail) => void this.emit(name, detail)
+    /** @type {import('./session.js').Tell} */
+    const tell = (name, detail) => void this.emit(name, /** @type {any} */ (detail))
     this.session = new Session(this.http, this.path, tell, { takeover: options.takeover, standbyMs: options.waitMs })
     /** Aborted when no more is to be read. */
     this.reads = new AbortController()
     /** Aborted when nothing is to be waited for any more. */
     this.ends = new AbortController()
-    this.reading = false
+    /** The loop that reads. @type {Promise<void> | undefined} */
+    this.loop = undefined
     /** What was read and not handed out when a loop was left. @type {Batch | undefined} */
     this.unread = undefined
-    /** @type {unknown} */
+    /** Why nothing can be acked any more. @type {unknown} */
     this.failure = undefined
+    /** Whether a loop ended with it. */
+    this.told = false
     /** @type {Promise<void> | undefined} */
     this.closing = undefined
     /** Handlers of `run` that are under way. @type {Promise<unknown>} */
     this.work = Promise.resolve()
     this.subscribed = options.start === false
-    options.signal?.addEventListener('abort', () => void this.close().catch(() => {}), { once: true })
-    if (options.signal?.aborted) void this.close().catch(() => {})
+    this.aborted = () => {
+      this.reads.abort()
+      // What a loop has in hand may still be acked. A failure is told by whoever awaits `close`.
+      void Promise.resolve(this.loop).then(() => this.close()).catch(() => {})
+    }
+    options.signal?.addEventListener('abort', this.aborted, { once: true })
+    if (options.signal?.aborted) this.aborted()
   }
 
   /**
@@ -77,8 +101,10 @@ export class Consumer extends EventEmitter {
    * @returns {AsyncGenerator<Batch, void, void>}
    */
   async *batches() {
-    if (this.reading) throw new EddylineError('already_reading', 'this consumer is being read from already')
-    this.reading = true
+    if (this.loop !== undefined) throw new EddylineError('already_reading', 'this consumer is being read from already')
+    /** @type {() => void} */
+    let ended = () => {}
+    this.loop = new Promise((resolve) => (ended = resolve))
     const after = this.options.stalledAfter ?? 60_000
     const watch = setInterval(() => this.look(after), Math.max(10, after / 4)).unref()
     try {
@@ -88,9 +114,12 @@ export class Consumer extends EventEmitter {
       yield* this.read()
     } finally {
       clearInterval(watch)
-      this.reading = false
+      this.loop = undefined
+      ended()
     }
-    if (this.failure !== undefined) throw this.failure
+    if (this.failure === undefined) return
+    this.told = true
+    throw this.failure
   }
 
   /**
@@ -104,7 +133,8 @@ export class Consumer extends EventEmitter {
       try {
         while (at < events.length && !batch.stale && !this.reads.signal.aborted) yield events[at++]
       } finally {
-        if (at < events.length && !batch.stale) this.unread = new Batch(this, batch.tenure, events.slice(at), batch)
+        const { stale, tenure, replay, tail } = batch
+        if (at < events.length && !stale) this.unread = new Batch(this, tenure, events.slice(at), { attempt: 1, replay, tail })
       }
     }
   }
@@ -160,7 +190,7 @@ export class Consumer extends EventEmitter {
   /**
    * Reads no more, waits for handlers of `run` and for the last ack, and leaves the session.
    * @param {{ timeout?: number }} [options] ms to wait; without one, as long as it takes
-   * @returns {Promise<void>}
+   * @returns {Promise<void>} rejected if what was to be acked could not be, and nobody was told yet
    */
   close({ timeout } = {}) {
     if (timeout !== undefined) setTimeout(() => this.ends.abort(), timeout).unref()
@@ -174,6 +204,7 @@ export class Consumer extends EventEmitter {
 
   async finish() {
     this.reads.abort()
+    this.options.signal?.removeEventListener('abort', this.aborted)
     const ended = new Promise((resolve) => this.ends.signal.addEventListener('abort', resolve, { once: true }))
     try {
       await Promise.race([this.work.catch(() => {}), ended])
@@ -184,6 +215,7 @@ export class Consumer extends EventEmitter {
       await this.session.leave(this.ends.signal)
       this.http.close()
     }
+    if (this.failure !== undefined && !this.told) throw this.failure
   }
 
   async *read() {
@@ -213,15 +245,23 @@ export class Consumer extends EventEmitter {
   }
 
   /**
+   * What the broker gives in a tenure; throws what ends it.
    * @param {Tenure} tenure
    * @param {AbortSignal} signal
+   * @returns {AsyncGenerator<import('./feed-next.js').Delivery>}
    */
-  feed(tenure, signal) {
+  async *feed(tenure, signal) {
     const { mode = 'next', max = 500, maxBytes = 8 << 20, waitMs = 20_000 } = this.options
-    const either = AbortSignal.any([signal, tenure.signal])
-    return mode === 'stream'
-      ? feedStream(this.http, this.path, tenure, { max, quietMs: waitMs }, either)
-      : feedNext(this.http, this.path, tenure, { max, maxBytes, waitMs }, either)
+    const left = new AbortController()
+    const either = AbortSignal.any([signal, tenure.signal, left.signal])
+    try {
+      yield* mode === 'stream'
+        ? feedStream(this.http, this.path, tenure, { max, quietMs: waitMs }, either)
+        : feedNext(this.http, this.path, tenure, { max, maxBytes, waitMs }, either)
+    } finally {
+      // What was asked for ahead is not waited for.
+      left.abort()
+    }
   }
 
   /** @param {AbortSignal} signal */

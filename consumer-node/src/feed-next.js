@@ -24,9 +24,9 @@ const CLOSING = Buffer.from('],"next":')
  * @returns {AsyncGenerator<Delivery>}
  */
 export async function* feedNext(http, path, tenure, bounds, signal) {
-  /** @param {number | undefined} after */
-  const ask = (after) => {
-    const { max, maxBytes, waitMs } = bounds
+  /** @param {number | undefined} after @param {number} [waitMs] */
+  const ask = (after, waitMs = bounds.waitMs) => {
+    const { max, maxBytes } = bounds
     const parameters = query({ session: tenure.session, after, max, max_bytes: maxBytes, wait: `${waitMs}ms` })
     const answer = http.request('GET', `${path}/next${parameters}`, { signal, waitMs })
     // Whoever awaits it is told; until then a failure is not news.
@@ -36,7 +36,8 @@ export async function* feedNext(http, path, tenure, bounds, signal) {
   /** @type {number | undefined} */
   let after
   let { pass } = tenure
-  let asked = ask(undefined)
+  // At first without waiting, so that it is known at once that the broker is there.
+  let asked = ask(undefined, 0)
   while (!tenure.over) {
     const pieces = await asked.then(
       (answer) => answer.pieces,

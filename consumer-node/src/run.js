@@ -42,7 +42,8 @@ export async function run(consumer, handler, options = {}) {
     done()
   }
   if (runner.failure !== undefined) {
-    await consumer.close()
+    // Of an ack that could not be sent any more there is less to say.
+    await consumer.close().catch(() => {})
     throw runner.failure
   }
   await consumer.closing

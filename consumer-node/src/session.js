@@ -10,6 +10,8 @@ import { Tracker } from './tracker.js'
 
 /** @typedef {{ session: string, epoch: number, next: number, lease_ms?: number }} Opened */
 
+/** @typedef {(name: 'active' | 'fenced' | 'rewound' | 'standby', detail: Record<string, unknown>) => void} Tell */
+
 /** A session at one epoch, and what was delivered in it. */
 export class Tenure {
   /** @param {Opened} opened */
@@ -46,7 +48,7 @@ export class Session {
   /**
    * @param {import('./http.js').Http} http
    * @param {string} path
-   * @param {(name: 'fenced' | 'rewound' | 'standby', detail: Record<string, unknown>) => void} tell
+   * @param {Tell} tell
    * @param {{ takeover?: boolean, standbyMs?: number }} options
    */
   constructor(http, path, tell, { takeover = false, standbyMs = 20_000 }) {
@@ -80,6 +82,7 @@ export class Session {
         this.takeover = false
         this.leaseMs = opened.lease_ms
         this.begin(opened)
+        this.tell('active', { session: opened.session, epoch: opened.epoch })
       } catch (error) {
         if (!(error instanceof EddylineError) || error.code !== 'session_active') throw error
         if (!standing) this.tell('standby', { retryAfterMs: error.retryAfterMs })

@@ -2,8 +2,8 @@
 // beginning of what is done may be acked. Knows no broker.
 
 /**
- * A run of offsets that were delivered together.
- * @typedef {{ first: number, next: number, cursor: number, left: number, done: Uint8Array | undefined }} Run
+ * A run of offsets that were delivered together; what is before the cursor is done, and only the first run's moves.
+ * @typedef {{ first: number, next: number, cursor: number, done: Uint8Array | undefined }} Run
  */
 
 /** Done or not done, by offset. */
@@ -63,7 +63,7 @@ export class Tracker {
    * @param {number} next
    */
   add(first, next) {
-    this.runs.push({ first, next, cursor: first, left: next - first, done: undefined })
+    this.runs.push({ first, next, cursor: first, done: undefined })
   }
 
   /**
@@ -74,17 +74,13 @@ export class Tracker {
   finish(offset) {
     const run = this.find(offset)
     if (run === undefined) return false
-    if (offset === run.cursor && run.done === undefined) {
+    if (run === this.runs[0] && offset === run.cursor) {
       run.cursor++
-      run.left--
-    } else {
+      this.settle()
+    } else if (offset >= run.cursor) {
       run.done ??= new Uint8Array(run.next - run.first)
-      if (offset < run.cursor || run.done[offset - run.first] === 1) return true
       run.done[offset - run.first] = 1
-      run.left--
-      while (run.cursor < run.next && run.done[run.cursor - run.first] === 1) run.cursor++
     }
-    this.settle()
     return true
   }
 
@@ -97,13 +93,7 @@ export class Tracker {
     const last = this.find(offset)
     if (last === undefined) return false
     for (const run of this.runs.slice(0, this.runs.indexOf(last) + 1)) {
-      const to = run === last ? offset + 1 : run.next
-      for (let at = run.cursor; at < to; at++) {
-        if (run.done?.[at - run.first] === 1) continue
-        run.left--
-      }
-      run.cursor = Math.max(run.cursor, to)
-      while (run.cursor < run.next && run.done?.[run.cursor - run.first] === 1) run.cursor++
+      run.cursor = Math.max(run.cursor, run === last ? offset + 1 : run.next)
     }
     this.settle()
     return true
@@ -138,6 +128,7 @@ export class Tracker {
   settle() {
     while (this.runs.length > 0) {
       const run = this.runs[0]
+      while (run.done?.[run.cursor - run.first] === 1) run.cursor++
       if (run.cursor > run.first && this.ackable !== run.cursor - 1) {
         this.ackable = run.cursor - 1
         this.steps++

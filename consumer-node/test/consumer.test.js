@@ -1,9 +1,10 @@
 // Reading, acking and leaving, in both modes, against the real broker.
 
 import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Admin, Consumer, EddylineError } from '../src/index.js'
+import { Admin, Consumer } from '../src/index.js'
 import { Broker, eventually, numbered } from './broker.js'
 
 /** @type {('next' | 'stream')[]} */
@@ -128,6 +129,44 @@ test('events may be acked in any order; only the unbroken beginning is sent', as
   assert.equal(await acked(), 4)
 })
 
+test('what is delivered again was not acked, in whatever order it was done, and what was never delivered cannot be', async (t) => {
+  const { url, produce } = await started(t)
+  await produce(6)
+  const consumer = consume(t, { url, group: 'g', name: 'c' })
+  const take = async (/** @type {number} */ count) => {
+    const events = []
+    for await (const event of consumer) if (events.push(event) === count) break
+    return events
+  }
+  const first = await take(4)
+  assert.equal(await consumer.ack(17), 'dropped')
+  await first[0].nack()
+  assert.equal(await first[2].ack(), 'dropped', 'its failure had it delivered again')
+  const second = await take(4)
+  assert.deepEqual(second.map(({ offset }) => offset), [0, 1, 2, 3])
+  assert.equal(await second[0].ack(), 'acked')
+  assert.equal(await first[0].ack(), 'acked', 'as it is')
+  await consumer.rewind({ to: 0 })
+  assert.equal(await second[1].ack(), 'dropped', 'the position was moved')
+  assert.equal(await second[3].ack(), 'dropped', 'also for what waited for others')
+  const third = await take(3)
+  assert.deepEqual(third.map(({ offset }) => offset), [0, 1, 2])
+  assert.equal(await second[2].ack(), 'dropped', 'and for good')
+  assert.equal((await consumer.status()).cursor.acked_offset, null)
+})
+
+test('a loop that is left has nothing under way', async (t) => {
+  const { url, produce } = await started(t)
+  for (const mode of MODES) {
+    await produce(1)
+    const consumer = consume(t, { url, group: 'g', name: mode, mode, waitMs: 60_000 })
+    for await (const event of consumer) if ((await event.ack()) === 'acked') break
+    const left = Date.now()
+    await eventually('the next batch is not waited for', () => Object.keys(consumer.http.agent.sockets).length === 0)
+    assert.ok(Date.now() - left < 50_000, 'not for as long as the broker would have')
+  }
+})
+
 test('a handler that blocks the event loop keeps its lease', async (t) => {
   const { url, admin, produce } = await started(t)
   await produce(2)
@@ -150,14 +189,17 @@ test('one reads, one stands by and goes on when the first leaves or is silent', 
   const read = first[Symbol.asyncIterator]()
   assert.equal((await read.next()).value?.offset, 0)
   const second = consume(t, { url, group: 'g', name: 'c', waitMs: 100 })
-  const standby = new Promise((resolve) => second.once('standby', resolve))
+  /** @type {string[]} */
+  const told = []
+  for (const name of /** @type {const} */ (['standby', 'active'])) second.on(name, () => told.push(name))
   const next = second[Symbol.asyncIterator]().next()
-  await standby
+  await eventually('it stands by', () => told.length > 0)
   await first.ack(0)
   // As if its process hung: nothing renews the lease, nothing is asked for.
   await first.session.renewal?.terminate()
   first.reads.abort()
   assert.equal((await next).value?.offset, 1)
+  assert.deepEqual(told, ['standby', 'active'])
   assert.equal(await first.ack(1), 'dropped')
   await first.close()
 })
@@ -216,7 +258,10 @@ test('two loops at once are refused, options are looked at', async (t) => {
   await first.next()
   await assert.rejects(consumer.batches().next(), { code: 'already_reading' })
   assert.throws(() => new Consumer({ url, group: '', name: 'c' }), { code: 'bad_options' })
-  assert.throws(() => new Consumer({ url: 'ftp://x', group: 'g', name: 'c' }), EddylineError)
+  for (const wrong of ['ftp://x', 'nonsense', 'http://']) {
+    assert.throws(() => new Consumer({ url: wrong, group: 'g', name: 'c' }), { code: 'bad_url', name: 'EddylineError' })
+  }
+  for (const token of ['', 'two words', 'ä']) assert.throws(() => new Consumer({ url, group: 'g', name: 'c', token }), { code: 'bad_options' })
 })
 
 test('an aborted signal ends the loop; close waits for handlers and the last ack', async (t) => {
@@ -234,6 +279,44 @@ test('an aborted signal ends the loop; close waits for handlers and the last ack
   const status = await admin.consumer('g', 'c')
   assert.equal(status.cursor.acked_offset, 2)
   assert.equal(status.session, null)
+})
+
+test('an aborted signal lets a loop finish what it has in hand, leaves the session, and is left alone', async (t) => {
+  const { url, admin, produce } = await started(t)
+  await produce(5)
+  const stop = new AbortController()
+  const consumer = consume(t, { url, group: 'g', name: 'c', signal: stop.signal })
+  const seen = []
+  for await (const event of consumer) {
+    seen.push(event.offset)
+    if (event.offset === 2) {
+      stop.abort()
+      await admin.status()
+    }
+    assert.equal(await event.ack(), 'acked')
+  }
+  assert.deepEqual(seen, [0, 1, 2])
+  await eventually('the session is left', async () => (await admin.consumer('g', 'c')).session === null)
+  assert.equal((await admin.consumer('g', 'c')).cursor.acked_offset, 2)
+
+  const other = new AbortController()
+  const closed = new Consumer({ url, group: 'g', name: 'c', signal: other.signal })
+  assert.equal(getEventListeners(other.signal, 'abort').length, 1)
+  await closed.close()
+  assert.equal(getEventListeners(other.signal, 'abort').length, 0)
+})
+
+test('an ack that failed for good and that nobody waited for is told by close', async (t) => {
+  const { url, admin, produce } = await started(t)
+  await produce(2)
+  const consumer = new Consumer({ url, group: 'g', name: 'c' })
+  for await (const event of consumer) {
+    await admin.revoke('g', 'c')
+    void event.ack()
+    break
+  }
+  await eventually('it is known', () => consumer.failure)
+  await assert.rejects(consumer.close(), { code: 'consumer_revoked' })
 })
 
 test('what stands still is told', async (t) => {

@@ -59,6 +59,15 @@ test('what is in hand or done is not handed out again', () => {
   assert.equal(tracker.ackable, 7)
 })
 
+test('what is done stays done when something before it fails, wherever it was delivered', () => {
+  const tracker = new Tracker()
+  for (const [first, next] of [[0, 3], [3, 6], [6, 7]]) tracker.admit(first, next)
+  for (const offset of [0, 3, 4, 6]) tracker.finish(offset)
+  tracker.restart()
+  const again = tracker.admit(1, 7)
+  assert.deepEqual([1, 2, 3, 4, 5, 6].filter((offset) => again?.(offset)), [1, 2, 5])
+})
+
 test('a replay may move back what is acked', () => {
   const tracker = new Tracker()
   tracker.admit(50, 51)
