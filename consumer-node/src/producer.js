@@ -5,8 +5,9 @@
 import { EventEmitter } from 'node:events'
 import { randomUUID } from 'node:crypto'
 import { backoff, pause } from './backoff.js'
-import { EddylineError, closedError, fromAnswer, fromNetwork } from './errors.js'
+import { EddylineError, closedError, fromAnswer } from './errors.js'
 import { Http, pathOf } from './http.js'
+import { Parcel, checkKey } from './parcel.js'
 import { Pipe } from './wire.js'
 
 /**
@@ -24,58 +25,18 @@ import { Pipe } from './wire.js'
  */
 
 /** @typedef {{ offset: number | undefined, duplicate: boolean }} Receipt `offset` is missing for a repeat of long ago */
-/** @typedef {{ resolve: (receipt: Receipt) => void, reject: (error: Error) => void }} Waiter */
+/**
+ * What a producer tells.
+ * @typedef {{ reconnecting: [{ attempt: number, delayMs: number, error: EddylineError }], recovered: [{ failures: number }] }} ProducerEvents
+ */
 
-/** Events that go together. */
-class Parcel {
-  /** @param {number} room bytes */
-  constructor(room) {
-    this.buffer = Buffer.allocUnsafe(room)
-    this.length = 0
-    /** @type {Waiter[]} */
-    this.waiters = []
-    this.sealed = false
-  }
-
-  /** @param {number} bytes */
-  reserve(bytes) {
-    if (this.length + bytes <= this.buffer.length) return
-    const larger = Buffer.allocUnsafe(Math.max(this.buffer.length * 2, this.length + bytes))
-    this.buffer.copy(larger, 0, 0, this.length)
-    this.buffer = larger
-  }
-
-  /**
-   * Adds an event as the broker's binary batches have it.
-   * @param {string | Uint8Array} data
-   * @param {string | undefined} key
-   */
-  add(data, key) {
-    // Three bytes are the most that a UTF-16 unit takes.
-    this.reserve(7 + data.length * 3 + (key?.length ?? 0) * 3)
-    const start = this.length
-    let at = start + 5
-    this.buffer[start + 4] = key === undefined ? 0 : 1
-    if (key !== undefined) {
-      const bytes = this.buffer.write(key, at + 2)
-      this.buffer.writeUInt16LE(bytes, at)
-      at += 2 + bytes
-    }
-    let bytes = data.length
-    if (typeof data === 'string') bytes = this.buffer.write(data, at)
-    else this.buffer.set(data, at)
-    this.buffer.writeUInt32LE(bytes, start)
-    this.length = at + bytes
-    return this.length - start
-  }
-}
-
-/** @extends {EventEmitter<Record<string, any[]>>} */
+/** @extends {EventEmitter<ProducerEvents>} */
 export class Producer extends EventEmitter {
   /** @param {ProducerOptions} options */
   constructor(options) {
     super()
     if (!options.group) throw new EddylineError('bad_options', 'a producer needs `group`')
+    if (!/^[\x21-\x7e]*$/.test(options.id ?? '')) throw new EddylineError('bad_options', 'an `id` is printable ASCII, without spaces')
     const { maxEvents = 1000, maxBytes = 1 << 20, maxInFlight = 8, maxBuffered = 64 << 20 } = options
     this.bounds = { maxEvents, maxBytes, maxInFlight, maxBuffered }
     this.http = new Http(options)
@@ -92,14 +53,14 @@ export class Producer extends EventEmitter {
     /** @type {Pipe | undefined} */
     this.pipe = undefined
     this.connecting = false
+    /** The token that was refused, until another is taken. @type {string | undefined} */
+    this.refused = undefined
     this.scheduled = false
     this.closed = false
     /** @type {EddylineError | undefined} */
     this.failure = undefined
     /** @type {(() => void)[]} */
     this.roomWaiters = []
-    /** @type {(() => void)[]} */
-    this.flushWaiters = []
     this.ended = new AbortController()
   }
 
@@ -112,12 +73,20 @@ export class Producer extends EventEmitter {
   send(value, { key } = {}) {
     const refused = this.refusal()
     if (refused !== undefined) return Promise.reject(refused)
-    const data = value instanceof Uint8Array ? value : JSON.stringify(value)
-    if (data === undefined) return Promise.reject(new EddylineError('bad_value', 'this value has no form in JSON'))
+    /** @type {Uint8Array | string | undefined} */
+    let data
+    try {
+      data = value instanceof Uint8Array ? value : JSON.stringify(value)
+      if (data === undefined) throw new EddylineError('bad_value', 'this value has no form in JSON')
+      if (key !== undefined) checkKey(key)
+    } catch (cause) {
+      const { message } = /** @type {Error} */ (cause)
+      return Promise.reject(cause instanceof EddylineError ? cause : new EddylineError('bad_value', message, { cause }))
+    }
     let parcel = this.parcels[this.parcels.length - 1]
     if (parcel === undefined || parcel.sealed || parcel.waiters.length >= this.bounds.maxEvents || parcel.length >= this.bounds.maxBytes) {
       if (parcel !== undefined) parcel.sealed = true
-      parcel = new Parcel(Math.min(this.bounds.maxBytes, 64 << 10))
+      parcel = new Parcel(Buffer.allocUnsafe(Math.min(this.bounds.maxBytes, 64 << 10, this.bounds.maxEvents * 1024)))
       this.parcels.push(parcel)
     }
     this.buffered += parcel.add(data, key)
@@ -148,7 +117,8 @@ export class Producer extends EventEmitter {
 
   /** Waits until everything that was sent so far has its answer. Events that were refused have said so themselves. */
   async flush() {
-    while (this.parcels.length > 0) await new Promise((resolve) => this.flushWaiters.push(() => resolve(undefined)))
+    const last = this.parcels.at(-1)
+    if (last !== undefined) await new Promise((resolve) => last.over.push(() => resolve(undefined)))
   }
 
   /**
@@ -195,20 +165,18 @@ export class Producer extends EventEmitter {
     }
   }
 
-  /** @param {string} [refused] a token that was refused */
-  async connect(refused) {
+  async connect() {
     this.connecting = true
     try {
-      await this.http.authorization(refused)
+      await this.http.authorization(this.refused)
     } catch (error) {
-      this.fail(new EddylineError('no_token', 'the token function failed', { cause: error }))
-      return
+      return this.broken(/** @type {EddylineError} */ (error))
     }
     /** @type {Pipe} */
     const pipe = new Pipe(this.http.url, {
       timeout: this.http.requestTimeout,
       answer: (answer) => pipe === this.pipe && this.answered(answer),
-      end: (error) => pipe === this.pipe && this.broken(fromNetwork(error)),
+      end: (error) => pipe === this.pipe && this.broken(this.http.failed(error)),
     })
     this.pipe = pipe
     this.connecting = false
@@ -218,14 +186,17 @@ export class Producer extends EventEmitter {
   /** @param {import('./wire.js').WireAnswer} answer to the oldest parcel */
   answered({ status, headers, body }) {
     const parcel = this.parcels[0]
+    this.http.answered = true
     if (status === 204 || status === 200) {
       if (this.attempt > 0) this.emit('recovered', { failures: this.attempt })
       this.attempt = 0
+      this.refused = undefined
       const first = headers.get('eddyline-offset')
       const duplicate = headers.get('eddyline-duplicate') === 'true'
       const offset = first === undefined ? undefined : Number(first)
       parcel.waiters.forEach(({ resolve }, at) => resolve({ offset: offset === undefined ? undefined : offset + at, duplicate }))
       this.seq++
+      this.sent--
       this.drop()
       this.pump()
       return
@@ -235,28 +206,41 @@ export class Producer extends EventEmitter {
       // Quiet for so long that it was forgotten: as a new one it begins again.
       this.epoch++
       this.seq = 0
-      this.broken(new EddylineError(error.code, error.message, { retryable: true }))
-    } else if (status === 401 && typeof this.http.token === 'function' && this.attempt === 0) {
-      this.broken(new EddylineError(error.code, error.message, { retryable: true }))
-    } else if (error.retryable) {
-      this.broken(error)
-    } else if (status === 403 || status === 401 || status === 404 || status === 409) {
-      this.fail(error)
-    } else {
-      // Of this parcel nothing is stored, so its number is still free; those behind it were refused for the hole.
-      for (const { reject } of parcel.waiters) reject(error)
-      this.drop()
-      this.restart()
-      this.pump()
+      error.retryable = true
+    } else if (status === 401 && typeof this.http.token === 'function' && this.refused === undefined) {
+      this.refused = this.http.bearer
+      error.retryable = true
+    } else if (status >= 500) {
+      // Whatever it has done: it knows by the number what comes again.
+      error.retryable = true
     }
+    if (error.retryable) void this.broken(error)
+    else if ([401, 403, 404, 409].includes(status)) this.fail(error)
+    else this.refuse(parcel, error)
+  }
+
+  /**
+   * Of this parcel nothing is stored, so its number is still free; those behind it were refused for the hole.
+   * @param {Parcel} parcel
+   * @param {EddylineError} error
+   */
+  refuse(parcel, error) {
+    this.restart()
+    if (parcel.waiters.length > 1) {
+      // Halves of it find out which event is meant.
+      this.parcels.splice(0, 1, ...parcel.halves())
+    } else {
+      parcel.waiters[0].reject(error)
+      this.drop()
+    }
+    this.pump()
   }
 
   drop() {
     const parcel = /** @type {Parcel} */ (this.parcels.shift())
-    this.sent--
     this.buffered -= parcel.length
     if (this.buffered < this.bounds.maxBuffered / 2) this.roomWaiters.splice(0).forEach((wake) => wake())
-    if (this.parcels.length === 0) this.flushWaiters.splice(0).forEach((wake) => wake())
+    for (const wake of parcel.over) wake()
   }
 
   /** Forgets the connection: whatever has no answer is sent again on the next one. */
@@ -267,8 +251,9 @@ export class Producer extends EventEmitter {
     pipe?.close()
   }
 
-  /** @param {EddylineError} error that passes */
+  /** @param {EddylineError} error of the connection */
   async broken(error) {
+    if (!error.retryable) return this.fail(error)
     this.restart()
     if (this.parcels.length === 0) return
     this.connecting = true
@@ -276,7 +261,7 @@ export class Producer extends EventEmitter {
     const delayMs = backoff(this.attempt, error.retryAfterMs)
     this.emit('reconnecting', { attempt: this.attempt, delayMs, error })
     await pause(delayMs, this.ended.signal)
-    if (this.failure === undefined) await this.connect(error.code === 'bad_token' ? this.http.bearer : undefined)
+    if (this.failure === undefined) await this.connect()
   }
 
   /** @param {EddylineError} error for good */
@@ -284,9 +269,10 @@ export class Producer extends EventEmitter {
     this.failure ??= error
     this.restart()
     this.ended.abort()
-    for (const { waiters } of this.parcels) for (const { reject } of waiters) reject(error)
+    const { parcels } = this
     this.parcels = []
     this.buffered = 0
-    for (const wake of [...this.roomWaiters.splice(0), ...this.flushWaiters.splice(0)]) wake()
+    for (const { waiters } of parcels) for (const { reject } of waiters) reject(error)
+    for (const wake of [...this.roomWaiters.splice(0), ...parcels.flatMap(({ over }) => over)]) wake()
   }
 }

@@ -1,6 +1,8 @@
 // Producing: durable, in order, once, whatever happens to connections and to the broker.
 
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { test } from 'node:test'
 import { Admin, Producer } from '../src/index.js'
 import { Answers } from '../src/wire.js'
@@ -76,6 +78,81 @@ test('a batch that is refused takes no other with it', async (t) => {
   assert.deepEqual(results.map((result) => result.status), ['fulfilled', 'rejected', 'fulfilled', 'fulfilled'])
   assert.equal(/** @type {PromiseRejectedResult} */ (results[1]).reason.code, 'event_too_large')
   assert.deepEqual((await eventsOf(broker)).map((event) => event.data), [1, 2, 3])
+  await producer.close()
+})
+
+test('of events that were sent together only the one that is refused is rejected', async (t) => {
+  const broker = await Broker.start(t)
+  const admin = new Admin({ url: broker.url })
+  t.after(() => admin.close())
+  await admin.createGroup('g', { max_event_bytes: '1KiB' })
+  const producer = new Producer({ url: broker.url, group: 'g' })
+  const values = Array.from({ length: 100 }, (_, n) => (n % 40 === 37 ? 'x'.repeat(2000) : `ä${n}`))
+  const sending = values.map((value, n) => producer.send(value, n % 2 === 0 ? { key: `k${n}` } : {}))
+  const flushed = producer.flush()
+  const results = await Promise.allSettled(sending)
+  await flushed
+  for (const [n, result] of results.entries()) {
+    if (n % 40 === 37) assert.equal(/** @type {PromiseRejectedResult} */ (result).reason.code, 'event_too_large')
+    else assert.equal(result.status, 'fulfilled', `${n}`)
+  }
+  const events = await eventsOf(broker)
+  const kept = values.flatMap((value, n) => (n % 40 === 37 ? [] : [[value, n % 2 === 0 ? `k${n}` : undefined]]))
+  assert.deepEqual(events.map(({ data, key }) => [data, key]), kept)
+  const offsets = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value.offset] : []))
+  assert.deepEqual(offsets, events.map(({ offset }) => offset))
+  assert.equal(producer.buffered, 0)
+  await producer.close()
+})
+
+test('what cannot be sent is refused, and nothing waits for it', async (t) => {
+  const broker = await Broker.start(t)
+  const producer = new Producer({ url: broker.url, group: 'g' })
+  const circle = {}
+  Object.assign(circle, { circle })
+  for (const value of [1n, circle, () => {}]) await assert.rejects(producer.send(value), { code: 'bad_value' })
+  await assert.rejects(producer.send(1, { key: /** @type {any} */ (7) }), { code: 'bad_value' })
+  await assert.rejects(producer.send(1, { key: 'ä'.repeat(40_000) }), { code: 'key_too_long' })
+  await producer.flush()
+  assert.throws(() => new Producer({ url: broker.url, group: 'g', id: 'a\r\nb' }), { code: 'bad_options' })
+  await producer.close()
+})
+
+test('flush waits for what was sent before, not for what is sent meanwhile', async (t) => {
+  const broker = await Broker.start(t)
+  const producer = new Producer({ url: broker.url, group: 'g', maxEvents: 1 })
+  let acked = 0
+  for (let n = 0; n < 100; n++) void producer.send(n).then(() => acked++)
+  let flushed = false
+  void producer.flush().then(() => (flushed = true))
+  // More is sent than can be answered, so there is always something under way.
+  await eventually('it is flushed', async () => {
+    for (let turn = 0; turn < 20; turn++) {
+      void producer.send(turn)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    assert.ok(producer.parcels.length > 0)
+    return flushed
+  })
+  assert.ok(acked >= 100)
+  await producer.close()
+})
+
+test('an answer that says nothing of what was done is asked for again', async (t) => {
+  const answers = [500, 502, 204]
+  /** @type {(string | undefined)[]} */
+  const numbers = []
+  const server = createServer((request, response) => {
+    numbers.push(request.headers['producer-seq']?.toString())
+    request.resume().on('end', () => response.writeHead(answers[numbers.length - 1], { 'Eddyline-Offset': '7', 'Content-Length': '0' }).end())
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const producer = new Producer({ url: `http://127.0.0.1:${port}`, group: 'g' })
+  assert.deepEqual(await producer.send(1), { offset: 7, duplicate: false })
+  assert.deepEqual(numbers, ['0', '0', '0'])
   await producer.close()
 })
 
