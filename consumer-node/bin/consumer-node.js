@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { EddylineError } from '../src/errors.js'
+import { Screen } from '../src/screen.js'
 import { Supervisor } from '../src/supervisor.js'
 import { table } from '../src/table.js'
 
@@ -27,7 +28,8 @@ Of the nodes of one consumer one is active, and the others stand by.
   --token-file FILE   token; EDDYLINE_TOKEN
 
 SIGTERM and SIGINT let every node finish, ack and end; a second one ends them at once.
-Exit codes: 0 ok · 1 failed · 2 usage · 130 ended by a second signal.
+A consumer that is not approved, or suspended, is waited for.
+Exit codes: 0 ok · 1 failed · 2 usage · 3 broker not trusted · 4 refused by the broker · 130 ended by a second signal.
 `
 
 /** @param {string} message @returns {never} */
@@ -79,57 +81,60 @@ if (values['order-by'] !== undefined && values['order-by'] !== 'key') usage('--o
 /** @returns {string | undefined} */
 function token() {
   const file = values['token-file']
-  if (file === undefined) return process.env.EDDYLINE_TOKEN
+  if (file === undefined) return process.env.EDDYLINE_TOKEN || undefined
   try {
-    return readFileSync(file, 'utf8').trim()
+    return readFileSync(file, 'utf8')
   } catch (error) {
     return usage(`--token-file: ${/** @type {Error} */ (error).message}`)
   }
 }
 
-const supervisor = new Supervisor({
-  url: values.url,
-  group: groups,
-  name: values.name,
-  handler: positionals[0],
-  nodes: number('nodes', values.nodes, 1),
-  token: token(),
-  run: {
-    concurrency: number('concurrency', values.concurrency, 1),
-    orderBy: values['order-by'],
-    retries: number('retries', values.retries, 0),
-    onExhausted: values['dead-letter'] ? 'dead-letter' : 'stop',
-  },
-  consumer: { start: values.start, mode: values.mode },
-})
+/** @type {Supervisor} */
+let supervisor
+try {
+  supervisor = new Supervisor({
+    url: values.url,
+    group: groups,
+    name: values.name,
+    handler: positionals[0],
+    nodes: number('nodes', values.nodes, 1),
+    token: token(),
+    run: {
+      concurrency: number('concurrency', values.concurrency, 1),
+      orderBy: values['order-by'],
+      retries: number('retries', values.retries, 0),
+      onExhausted: values['dead-letter'] ? 'dead-letter' : 'stop',
+    },
+    consumer: { start: values.start, mode: values.mode },
+  })
+} catch (error) {
+  usage(/** @type {Error} */ (error).message)
+}
 
-const terminal = process.stderr.isTTY === true
+const screen = process.stderr.isTTY ? new Screen(process.stderr, () => table(supervisor.status())) : undefined
+const drawing = screen && setInterval(() => screen.draw(), 500)
+
 /** @param {string} event @param {object} detail */
 const log = (event, detail) => {
-  if (!terminal) process.stderr.write(`${JSON.stringify({ at: new Date().toISOString(), event, ...detail })}\n`)
+  if (screen === undefined) process.stderr.write(`${JSON.stringify({ at: new Date().toISOString(), event, ...detail })}\n`)
 }
 // What handlers print is data; what they complain of, and what becomes of nodes, is talk.
 supervisor.on('line', ({ stream, line, ...from }) => {
-  if (stream === 'stdout') process.stdout.write(`${line}\n`)
+  const printed = stream === 'stdout'
+  if (screen !== undefined && (!printed || process.stdout.isTTY)) screen.above(line, process[stream])
+  else if (printed) process.stdout.write(`${line}\n`)
   else log('said', { ...from, line })
 })
-let shown = ''
-supervisor.on('status', (/** @type {import('../src/supervisor.js').NodeStatus} */ status) => {
-  const { node, group, pid, state, error } = status
-  const now = JSON.stringify({ node, group, pid, state, error })
-  if (now !== shown) log('node', status)
-  shown = now
+/** What was logged of each node, acks and lag aside. @type {Map<number, string>} */
+const logged = new Map()
+supervisor.on('status', (status) => {
+  const { node, pid, state, error } = status
+  const now = JSON.stringify({ pid, state, error })
+  if (now !== logged.get(node)) log('node', status)
+  logged.set(node, now)
 })
 supervisor.on('restart', (detail) => log('restart', detail))
-supervisor.on('crash-loop', (error) => log('crash-loop', { message: error.message }))
-
-let lines = 0
-const draw = () => {
-  const text = table(supervisor.status())
-  process.stderr.write(`${lines > 0 ? `\x1b[${lines}A\x1b[J` : ''}${text}\n`)
-  lines = text.split('\n').length
-}
-const drawing = terminal ? setInterval(draw, 500) : undefined
+supervisor.on('failed', ({ code, message }) => log('failed', { code, message }))
 
 let signals = 0
 for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT'])) {
@@ -143,16 +148,19 @@ for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT'])) {
     }
   })
 }
+// Whoever read what is printed has left; what is not printed is not acked.
+process.stdout.on('error', () => supervisor.kill())
 
 const over = () => {
   clearInterval(drawing)
-  if (terminal) draw()
+  screen?.draw()
 }
 supervisor.run().then(
   over,
   (error) => {
     over()
-    process.stderr.write(`error: ${error instanceof EddylineError ? error.message : error.stack}\n`)
-    process.exitCode = 1
+    const told = error instanceof EddylineError
+    process.stderr.write(`error: ${told ? error.message : error.stack}\n`)
+    process.exitCode = told && error.code === 'tls_failed' ? 3 : told && error.status !== undefined ? 4 : 1
   },
 )

@@ -1,5 +1,6 @@
 // Nodes: child processes that read for consumers. Of the nodes of one consumer one is active, and the others stand by and
-// take over; over several groups they spread. A node that ends is started again; one that keeps ending is given up.
+// take over; over several groups they spread. A node that ends is started again; one that keeps ending is given up, and
+// so is one that ends for a reason that another start cannot change.
 
 import { fork } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
@@ -7,6 +8,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { backoff } from './backoff.js'
 import { EddylineError } from './errors.js'
+import { Http } from './http.js'
 
 /**
  * @typedef {object} SupervisorOptions
@@ -29,14 +31,31 @@ import { EddylineError } from './errors.js'
  */
 
 /**
- * @typedef {'starting' | 'standby' | 'active' | 'reconnecting' | 'restarting' | 'given up' | 'ended'} NodeState
+ * `pending` and `suspended`: it waits for whoever manages the group.
+ * @typedef {'starting' | 'standby' | 'active' | 'reconnecting' | 'pending' | 'suspended' | 'stopping' | 'restarting' |
+ *   'given up' | 'ended'} NodeState
  * @typedef {{ node: number, group: string, pid: number | undefined, state: NodeState, acked: number, events: number,
  *   lag: number | undefined, restarts: number, error: string | undefined }} NodeStatus
  */
 
+/**
+ * What a node tells: how it goes, or why it ends; `final`: another start cannot change it.
+ * @typedef {Partial<Pick<NodeStatus, 'state' | 'acked' | 'events' | 'lag' | 'error'>>} NodeReport
+ * @typedef {{ code: string, message: string, status?: number, final: boolean }} NodeFailure
+ */
+
+/**
+ * What a supervisor tells. `line`: what a node printed. `failed`: a node was given up, so all of them end.
+ * @typedef {object} SupervisorEvents
+ * @property {[NodeStatus]} status
+ * @property {[NodeStatus & { delayMs: number }]} restart
+ * @property {[{ node: number, group: string, stream: 'stdout' | 'stderr', line: string }]} line
+ * @property {[EddylineError]} failed
+ */
+
 const PROGRAM = fileURLToPath(new URL('./node.js', import.meta.url))
 
-/** @extends {EventEmitter<Record<string, any[]>>} */
+/** @extends {EventEmitter<SupervisorEvents>} */
 export class Supervisor extends EventEmitter {
   /** @param {SupervisorOptions} options */
   constructor(options) {
@@ -49,6 +68,8 @@ export class Supervisor extends EventEmitter {
     if (groups.length === 0 || groups.some((group) => !group) || !options.name) {
       throw new EddylineError('bad_options', 'a supervisor needs `group` and `name`')
     }
+    // What is wrong with them is better told before there are nodes.
+    new Http({ url: options.url, token: options.token }).close()
     /** @type {Node[]} */
     this.nodes = []
     for (const group of groups) {
@@ -58,7 +79,7 @@ export class Supervisor extends EventEmitter {
 
   /**
    * Starts the nodes, and waits until they have ended.
-   * @returns {Promise<void>} rejected when a node was given up
+   * @returns {Promise<void>} rejected when a node was given up, with `crash_loop` or the code of what cannot pass
    */
   async run() {
     await Promise.all(this.nodes.map((node) => node.live()))
@@ -88,7 +109,7 @@ export class Supervisor extends EventEmitter {
   /** @param {EddylineError} error */
   giveUp(error) {
     this.failure ??= error
-    this.emit('crash-loop', error)
+    this.emit('failed', error)
     void this.stop()
   }
 }
@@ -118,18 +139,17 @@ class Node {
     const { crashes = 5, crashWindow = 60_000 } = supervisor.options
     while (!supervisor.stopping) {
       status.state = 'starting'
-      const reason = await this.once()
+      const { code, message, status: answer, final } = await this.once()
       if (supervisor.stopping) break
-      status.error = reason
-      status.restarts++
+      status.error = message
       const now = Date.now()
       this.ends = [...this.ends.filter((at) => now - at < crashWindow), now]
+      const who = `node ${status.node} of ${status.group}`
+      if (final) return this.giveUp(new EddylineError(code, `${who}: ${message}`, { status: answer }))
       if (this.ends.length >= crashes) {
-        status.state = 'given up'
-        const told = `node ${status.node} of ${status.group} ended ${crashes} times within ${crashWindow} ms: ${reason}`
-        supervisor.giveUp(new EddylineError('crash_loop', told))
-        return
+        return this.giveUp(new EddylineError('crash_loop', `${who} ended ${crashes} times within ${crashWindow} ms: ${message}`))
       }
+      status.restarts++
       status.state = 'restarting'
       const delayMs = backoff(this.ends.length)
       supervisor.emit('restart', { ...status, delayMs })
@@ -138,10 +158,16 @@ class Node {
         this.interrupt = () => (clearTimeout(timer), resolve(undefined))
       })
     }
-    if (status.state !== 'given up') status.state = 'ended'
+    status.state = 'ended'
   }
 
-  /** Runs the process once. @returns {Promise<string>} why it ended */
+  /** @param {EddylineError} error */
+  giveUp(error) {
+    this.status.state = 'given up'
+    this.supervisor.giveUp(error)
+  }
+
+  /** Runs the process once. @returns {Promise<NodeFailure>} why it ended */
   async once() {
     const { supervisor, status } = this
     const { url, name, token, handler, run = {}, consumer = {} } = supervisor.options
@@ -156,19 +182,20 @@ class Node {
       const lines = createInterface({ input: /** @type {import('node:stream').Readable} */ (child[stream]) })
       lines.on('line', (line) => supervisor.emit('line', { node: status.node, group: status.group, stream, line }))
     }
-    let reason = ''
-    child.on('message', (/** @type {any} */ told) => {
-      if (told.error !== undefined) reason = told.error
-      if (told.acked !== undefined && told.acked !== status.acked) this.ends = []
-      if (told.state === 'active') status.error = undefined
-      Object.assign(status, told)
+    /** @type {NodeFailure | undefined} */
+    let failure
+    child.on('message', (/** @type {{ report?: NodeReport, failure?: NodeFailure }} */ told) => {
+      failure = told.failure
+      if (told.report === undefined) return
+      if (told.report.acked !== undefined && told.report.acked !== status.acked) this.ends = []
+      Object.assign(status, { error: undefined }, told.report)
       supervisor.emit('status', { ...status })
     })
     const ended = Promise.race([once(child, 'close'), once(child, 'error')])
     const [code, signal] = await ended
     this.child = undefined
     status.pid = undefined
-    return reason || (signal ? `signal ${signal}` : `exit code ${code}`)
+    return failure ?? { code: 'ended', message: signal ? `signal ${signal}` : `exit code ${code}`, final: false }
   }
 
   /** @param {'SIGTERM' | 'SIGKILL'} signal */

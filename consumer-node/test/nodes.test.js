@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
@@ -102,16 +102,85 @@ test('a node that keeps ending is given up, and says why', async (t) => {
   assert.match(table(supervisor.status()), /NODE +GROUP[^]*given up[^]*not today/)
 })
 
-test('what the broker refuses is told in a line, and what is over is not told any more', async (t) => {
-  const { broker } = await started(t)
+test('what another start cannot change is told in a line, and ends all nodes at once', async (t) => {
+  const { broker, directory } = await started(t)
+  await broker.produce('g', numbered(1))
+  const missing = path.join(directory, 'missing.mjs')
+  const garbled = path.join(directory, 'garbled.mjs')
+  await writeFile(garbled, 'export default function {')
+  for (const [options, code, status, told] of /** @type {[Partial<import('../src/supervisor.js').SupervisorOptions>, string, number | undefined, RegExp][]} */ ([
+    [{ group: ['g', 'none'] }, 'no_group', 404, /^there is no group `none`: PUT \/v1\/groups\/none makes it$/],
+    [{ consumer: { start: 'when?' } }, 'bad_position', 400, /when\?/],
+    [{ run: { onExhausted: 'dead-letter' } }, 'no_dead_letters', undefined, /approve it with/],
+    [{ handler: missing }, 'bad_handler', undefined, /missing\.mjs cannot be loaded/],
+    [{ handler: garbled }, 'bad_handler', undefined, /garbled\.mjs cannot be loaded: Unexpected token/],
+  ])) {
+    const supervisor = new Supervisor({ url: broker.url, group: 'g', name: `c-${code}`, ...options })
+    t.after(() => supervisor.kill())
+    /** @type {string[]} */
+    const lines = []
+    supervisor.on('line', ({ line }) => lines.push(line))
+    const events = /** @type {string[]} */ ([])
+    for (const name of /** @type {const} */ (['restart', 'failed'])) supervisor.on(name, () => events.push(name))
+    await assert.rejects(supervisor.run(), { code, status })
+    assert.deepEqual(events, ['failed'])
+    assert.match(lines[0], told)
+  }
+  assert.throws(() => new Supervisor({ url: 'nonsense', group: 'g', name: 'c' }), { code: 'bad_url' })
+})
+
+test('nodes wait for approval, and while they are suspended; a consumer that is revoked ends them', async (t) => {
+  const broker = await Broker.start(t, { AUTH_ENABLED: 'true' })
+  const admin = new Admin({ url: broker.url, token: broker.secret })
+  t.after(() => admin.close())
+  await admin.createGroup('g')
+  const { token } = await admin.http.json('POST', '/tokens', { json: { scopes: ['consume', 'produce'], groups: ['g'] } })
+  const supervisor = new Supervisor({ url: broker.url, group: 'g', name: 'c', token, nodes: 2 })
+  t.after(() => supervisor.kill())
+  const ended = assert.rejects(supervisor.run(), { code: 'consumer_revoked', status: 403, message: /^node \d of g: / })
+  const are = (/** @type {string[]} */ ...states) =>
+    eventually(`they are ${states}`, () => supervisor.status().map(({ state }) => state).sort().join() === states.join())
+  await are('pending', 'pending')
+  assert.match(String(supervisor.status()[0].error), /approv/)
+  await admin.approve('g', 'c')
+  await are('active', 'standby')
+  assert.deepEqual(supervisor.status().map(({ error }) => error), [undefined, undefined])
+  await admin.suspend('g', 'c')
+  await are('suspended', 'suspended')
+  await admin.resume('g', 'c')
+  await are('active', 'standby')
+  await admin.revoke('g', 'c')
+  await ended
+  assert.deepEqual(supervisor.status().map(({ restarts }) => restarts), [0, 0])
+})
+
+test('what a handler left open keeps no node: neither one that is to end, nor one that failed', async (t) => {
+  const { broker, directory } = await started(t)
+  const handler = path.join(directory, 'open.mjs')
+  await writeFile(handler, `
+    import { existsSync, writeFileSync } from 'node:fs'
+    setInterval(() => {}, 1000)
+    export default function ({ offset }) {
+      const file = new URL('./failed', import.meta.url)
+      if (existsSync(file)) return
+      writeFileSync(file, '')
+      throw new Error('once')
+    }`)
+  await broker.produce('g', numbered(1))
+  const supervisor = new Supervisor({ url: broker.url, group: 'g', name: 'c', handler })
+  t.after(() => supervisor.kill())
   /** @type {string[]} */
   const lines = []
-  const refused = new Supervisor({ url: broker.url, group: 'none', name: 'c', crashes: 1 })
-  t.after(() => refused.kill())
-  refused.on('line', ({ line }) => lines.push(line))
-  await assert.rejects(refused.run(), { code: 'crash_loop', message: /there is no group `none`/ })
-  assert.deepEqual(lines, ['there is no group `none`: PUT /v1/groups/none makes it'])
+  supervisor.on('line', ({ line }) => lines.push(line))
+  const done = supervisor.run()
+  await eventually('it is started again, and acks', () => supervisor.status()[0].acked === 0)
+  assert.match(lines.join('\n'), /^the handler failed at offset 0: once\nError: once\n +at .*open\.mjs:8/)
+  await supervisor.stop()
+  await done
+})
 
+test('a broker that is away is told for as long as it is, and not any more when it is back', async (t) => {
+  const { broker } = await started(t)
   await broker.produce('g', numbered(1))
   const supervisor = new Supervisor({ url: broker.url, group: 'g', name: 'c' })
   t.after(() => supervisor.kill())
@@ -120,9 +189,13 @@ test('what the broker refuses is told in a line, and what is over is not told an
   await is('active')
   await broker.kill()
   await is('reconnecting')
-  assert.match(String(supervisor.status()[0].error), /lost|reached/)
+  for (let report = 0; report < 3; report++) {
+    await once(supervisor, 'status')
+    assert.equal(supervisor.status()[0].state, 'reconnecting')
+    assert.match(String(supervisor.status()[0].error), /lost|reached/)
+  }
   await broker.up()
-  await broker.produce('g', numbered(1))
+  // Nothing comes that would tell it.
   await is('active')
   assert.equal(supervisor.status()[0].error, undefined)
   await supervisor.stop()
@@ -164,6 +237,12 @@ test('the command prints events of several groups, and SIGTERM ends it behind th
   child.stdout.on('data', (chunk) => (out += chunk))
   child.stderr.on('data', (chunk) => (talk += chunk))
   await eventually('everything was printed', () => out.split('\n').length === 21)
+  const states = () => talk.split('\n').filter((line) => line.includes('"node"'))
+  await eventually('two stand by', () => states().filter((line) => line.includes('standby')).length === 2)
+  const logged = states().length
+  // Reports come every second, and are no news.
+  await sleep(2500)
+  assert.equal(states().length, logged, talk)
   const ended = once(child, 'exit')
   child.kill('SIGTERM')
   assert.deepEqual(await ended, [0, null], talk)
@@ -191,6 +270,47 @@ test('on a terminal there is a table of the nodes, drawn over itself, and nothin
   assert.deepEqual(await ended, [0, null])
   for (const line of drawn.trim().split('\n')) assert.match(line, /^(\x1b\[3A\x1b\[J)?(NODE +GROUP +PID +STATE|\d +g +)/)
   assert.match(drawn.trim().split('\n').slice(-2).join(), /ended.*ended/)
+})
+
+test('what is printed on a terminal scrolls by above the table', async (t) => {
+  const { broker, directory } = await started(t)
+  const handler = path.join(directory, 'chatty.mjs')
+  await writeFile(handler, 'export default ({ offset }) => (offset % 2 ? console.error : console.log)(`event ${offset}`)')
+  await broker.produce('g', numbered(40))
+  const terminal = 'data:text/javascript,for (const stream of [process.stdout, process.stderr]) Object.assign(stream, { isTTY: true, columns: 60, rows: 5 })'
+  const file = await open(path.join(directory, 'terminal'), 'a+')
+  t.after(() => file.close())
+  const args = ['--import', terminal, cli, '--group', 'g', '--name', 'c', '--nodes', '4', '--url', broker.url, handler]
+  const child = spawn(process.execPath, args, { stdio: ['ignore', file.fd, file.fd] })
+  t.after(() => void child.kill('SIGKILL'))
+  const shown = async () => onTerminal(await readFile(path.join(directory, 'terminal'), 'utf8'))
+  await eventually('all is printed', async () => (await shown()).filter((line) => line.startsWith('event')).length === 40)
+  await broker.produce('g', numbered(1, 40))
+  await eventually('what came is printed', async () => (await shown()).includes('event 40'))
+  const ended = once(child, 'exit')
+  child.kill('SIGINT')
+  assert.deepEqual(await ended, [0, null])
+  const lines = await shown()
+  assert.deepEqual(lines.slice(0, 41).sort(), numbered(41).map(({ n }) => `event ${n}`).sort())
+  assert.match(lines[41], /^NODE +GROUP/)
+  assert.deepEqual([lines.length, lines[44]], [45, '… and 2 more'])
+  assert.ok(lines.every((line) => line.length < 60))
+})
+
+test('the command ends with a code that says why', async (t) => {
+  const { broker } = await started(t)
+  for (const [args, code, told] of /** @type {[string[], number, RegExp][]} */ ([
+    [['--group', 'none', '--print'], 4, /^error: node 0 of none: there is no group `none`/m],
+    [['--group', 'none', 'missing.mjs'], 1, /^error: node 0 of none: missing.mjs cannot be loaded/m],
+    [['--group', 'g', '--print', '--url', broker.url.replace('http', 'https')], 3, /^error: node 0 of g: TLS failed/m],
+    [['--group', 'g', '--print', '--url', 'nonsense'], 2, /^error: nonsense: this is no URL of a broker/],
+  ])) {
+    const child = spawn(process.execPath, [cli, '--url', broker.url, '--name', 'c', ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
+    let said = ''
+    child.stderr.on('data', (chunk) => (said += chunk))
+    assert.deepEqual(await once(child, 'close'), [code, null], said)
+    assert.match(said, told)
+  }
 })
 
 test('the command says what is wrong with its arguments', async () => {
@@ -253,6 +373,22 @@ test('the tail example shows what is there and what comes', async (t) => {
   child.kill('SIGTERM')
   assert.deepEqual(await ended, [0, null])
 })
+
+/**
+ * What stands on a terminal behind `text`.
+ * @param {string} text
+ * @returns {string[]} its lines
+ */
+function onTerminal(text) {
+  /** @type {string[]} */
+  const lines = []
+  for (const part of text.split('\n').slice(0, -1)) {
+    const [, up, rest] = /** @type {RegExpExecArray} */ (/^(?:\x1b\[(\d+)A\x1b\[J)?(.*)$/.exec(part))
+    if (up !== undefined) lines.splice(lines.length - Number(up))
+    lines.push(rest)
+  }
+  return lines
+}
 
 /** @param {import('node:test').TestContext} t */
 async function started(t) {
