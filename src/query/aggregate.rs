@@ -44,14 +44,13 @@ impl State {
         }
     }
 
-    /// Takes a value that is not NULL. Returns by how much it grew.
-    pub(super) fn add(&mut self, value: &Value<'_>) -> usize {
+    /// Takes a value that is not NULL. Returns by how many bytes it grew, or shrank.
+    pub(super) fn add(&mut self, value: &Value<'_>) -> isize {
         match self {
             Self::Counted => 0,
             Self::First(first) => {
                 if *first == Cell::Null {
-                    *first = value.clone().into_cell();
-                    return first.memory();
+                    return replace(first, value.clone().into_cell());
                 }
                 0
             }
@@ -85,17 +84,17 @@ impl State {
             Self::First(cell) | Self::Last(cell) | Self::Extreme(_, cell) => std::mem::replace(cell, Cell::Null),
             Self::Counted | Self::Sum(Sum::Nothing) | Self::Average(Sum::Nothing, _) => Cell::Null,
             Self::Sum(Sum::Whole(sum)) => i64::try_from(*sum).map_or(Cell::Number(*sum as f64), Cell::Integer),
-            Self::Sum(Sum::Parts(sum, rest)) => Cell::Number(*sum + *rest),
+            Self::Sum(Sum::Parts(sum, rest)) => Cell::finite(*sum + *rest),
             Self::Average(Sum::Whole(sum), count) => Cell::Number(*sum as f64 / *count as f64),
-            Self::Average(Sum::Parts(sum, rest), count) => Cell::Number((*sum + *rest) / *count as f64),
+            Self::Average(Sum::Parts(sum, rest), count) => Cell::finite((*sum + *rest) / *count as f64),
             Self::Distinct(distinct) => Cell::Integer(distinct.count() as i64),
             Self::Quantile(part, quantiles) => quantiles.at(*part).map_or(Cell::Null, Cell::Number),
         }
     }
 }
 
-fn replace(cell: &mut Cell, new: Cell) -> usize {
-    let grown = new.memory().saturating_sub(cell.memory());
+fn replace(cell: &mut Cell, new: Cell) -> isize {
+    let grown = new.memory() as isize - cell.memory() as isize;
     *cell = new;
     grown
 }
@@ -135,7 +134,7 @@ pub(super) enum Distinct {
 }
 
 impl Distinct {
-    fn add(&mut self, value: &Value<'_>) -> usize {
+    fn add(&mut self, value: &Value<'_>) -> isize {
         let mut identity = Vec::with_capacity(32);
         value.clone().into_cell().identify(&mut identity);
         let hash = foldhash::quality::FixedState::default().hash_one(&identity);
@@ -172,17 +171,17 @@ pub(super) enum Quantiles {
 }
 
 impl Quantiles {
-    fn add(&mut self, number: f64) -> usize {
+    fn add(&mut self, number: f64) -> isize {
         match self {
             Self::Exact(numbers) if numbers.len() < QUERY_EXACT_MAX => {
                 numbers.push(number);
-                size_of::<f64>()
+                size_of::<f64>() as isize
             }
             Self::Exact(numbers) => {
                 let mut sketch = DDSketch::new(Config::new(QUANTILE_ERROR, QUANTILE_BINS, QUANTILE_SMALLEST));
                 numbers.drain(..).chain([number]).for_each(|number| sketch.add(number));
                 *self = Self::Sketch(Box::new(sketch));
-                QUANTILE_BINS as usize * size_of::<u64>()
+                QUANTILE_BINS as isize * size_of::<u64>() as isize
             }
             Self::Sketch(sketch) => {
                 sketch.add(number);
@@ -199,7 +198,12 @@ impl Quantiles {
                 let rank = rank.clamp(1, numbers.len().max(1)) - 1;
                 (rank < numbers.len()).then(|| *numbers.select_nth_unstable_by(rank, f64::total_cmp).1)
             }
-            Self::Sketch(sketch) => sketch.quantile(part).ok().flatten(),
+            Self::Sketch(sketch) => {
+                // It rounds the rank down, of all but one of them: what it is asked for is between the one that is meant
+                // and the next.
+                let rank = (part * sketch.count() as f64).ceil() - 1.0;
+                sketch.quantile(((rank + 0.5) / (sketch.count() as f64 - 1.0)).min(1.0)).ok().flatten()
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Filler {
                     Fill::Previous => self.before.as_ref().map_or(Cell::Null, |row| row[column].clone()),
                     Fill::Linear => self.before.as_ref().zip(behind).map_or(Cell::Null, |(before, behind)| {
                         match (before[column].number(), behind[column].number()) {
-                            (Some(before), Some(behind)) => Cell::Number(before + (behind - before) * part),
+                            (Some(before), Some(behind)) => Cell::finite(before + (behind - before) * part),
                             _ => Cell::Null,
                         }
                     }),

@@ -1,6 +1,6 @@
 //! Whether an event meets a predicate. What is not there, or of another kind, is neither: as in SQL, NULL.
 
-use super::syntax::{Comparison, Predicate, Test, Wild};
+use super::syntax::{Comparison, Constant, Predicate, Test, Wild};
 use super::value::Value;
 use crate::log::event::Event;
 use std::cmp::Ordering;
@@ -33,7 +33,7 @@ fn passes(test: &Test, value: &Value<'_>) -> Option<bool> {
         Test::IsNull => Some(*value == Value::Null),
         _ if *value == Value::Null => None,
         Test::Compare(comparison, constant) => value.compare(constant).map(|order| fits(*comparison, order)),
-        Test::In(list) => Some(list.iter().any(|constant| value.compare(constant) == Some(Ordering::Equal))),
+        Test::In(list) => one_of(list, value),
         Test::Like(pattern) => match value {
             Value::Text(text) | Value::Json(text) => Some(like(pattern, text)),
             _ => None,
@@ -43,6 +43,19 @@ fn passes(test: &Test, value: &Value<'_>) -> Option<bool> {
             _ => None,
         },
     }
+}
+
+/// As if it were compared with each of them, with OR between.
+fn one_of(list: &[Constant], value: &Value<'_>) -> Option<bool> {
+    let mut result = Some(false);
+    for constant in list {
+        match value.compare(constant) {
+            Some(Ordering::Equal) => return Some(true),
+            Some(_) => {}
+            None => result = None,
+        }
+    }
+    result
 }
 
 fn fits(comparison: Comparison, order: Ordering) -> bool {

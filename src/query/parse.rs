@@ -334,13 +334,11 @@ impl<'t, 'p> Parser<'t, 'p> {
             length = word;
             self.step();
         }
-        let moved = time::duration(length).and_then(|length| match sign {
-            "-" => now_us.checked_sub(length),
-            _ => now_us.checked_add(length),
-        });
+        let moved = time::duration(length).and_then(|length| time::moved(now_us, sign, length));
         moved.ok_or_else(|| {
             let place = place.start..self.tokens[self.at - 1].place.end;
-            Fault::new("bad_query", "expected now() with a duration such as 15m or 7d, not before 1970", place)
+            let detail = "expected now() with a duration such as 15m or 7d, between 1970 and the year 9999";
+            Fault::new("bad_query", detail, place)
         })
     }
 

@@ -141,7 +141,7 @@ impl Running {
             Shape::Groups => {
                 self.enter(event.received_us);
                 let group = self.group_of(event);
-                self.memory += self.add(group, event);
+                self.memory = self.memory.saturating_add_signed(self.add(group, event));
             }
         }
         self.check()
@@ -286,7 +286,7 @@ impl Running {
         self.groups.len() - 1
     }
 
-    fn add(&mut self, group: usize, event: &Event<'_>) -> usize {
+    fn add(&mut self, group: usize, event: &Event<'_>) -> isize {
         let group = &mut self.groups[group];
         group.count += 1;
         group.bytes += event.data.len() as u64;
@@ -300,7 +300,7 @@ impl Running {
         for (column, places) in &self.plan.inputs {
             let value = Value::of(event, column);
             if value != Value::Null {
-                grown += places.iter().map(|&place| group.states[place].add(&value)).sum::<usize>();
+                grown += places.iter().map(|&place| group.states[place].add(&value)).sum::<isize>();
             }
         }
         grown

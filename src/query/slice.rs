@@ -53,15 +53,20 @@ impl Slicer {
         }
     }
 
-    /// The slice that a time is in; not before the origin.
+    /// The slice that a time is in; not before the origin. The last one that the calendar knows has no end.
     #[must_use]
     pub fn of(&self, time: u64) -> Slice {
+        let Slice { start, end } = self.cut(time);
+        Slice { start, end: if end > time { end } else { u64::MAX } }
+    }
+
+    fn cut(&self, time: u64) -> Slice {
         match (&self.zone, self.length) {
             (None, length) => from_origin(self.origin.unwrap_or(time), length, time),
             (Some(zone), Length::Fixed(length)) if *zone == TimeZone::UTC => multiple(0, length, time),
             (Some(zone), Length::Fixed(length)) => {
                 let date = date_of(zone, time);
-                let (midnight, next) = (start_of(zone, date), start_of(zone, date.saturating_add(Span::new().days(1))));
+                let (midnight, next) = (start_of(zone, date), start_of(zone, day_behind(date)));
                 if length >= DAY_US {
                     return multiple(0, length, time);
                 }
@@ -99,7 +104,7 @@ impl Slicer {
 }
 
 fn multiple(origin: u64, length: u64, time: u64) -> Slice {
-    let start = time - (time - origin) % length;
+    let start = time - time.saturating_sub(origin) % length;
     Slice { start, end: start.saturating_add(length) }
 }
 
@@ -128,8 +133,16 @@ fn instant(time: u64) -> Timestamp {
     i64::try_from(time).ok().and_then(|time| Timestamp::from_microsecond(time).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// The day that a time is in. Where clocks are put back over midnight, the end of the old day comes again within the new one,
+/// and belongs to it: one day ends where the next one begins.
 fn date_of(zone: &TimeZone, time: u64) -> Date {
-    zone.to_datetime(instant(time)).date()
+    let date = zone.to_datetime(instant(time)).date();
+    let behind = day_behind(date);
+    if behind > date && start_of(zone, behind) <= time { behind } else { date }
+}
+
+fn day_behind(date: Date) -> Date {
+    date.saturating_add(Span::new().days(1))
 }
 
 /// The first instant of a day; before 1970 it counts as 1970.

@@ -116,6 +116,9 @@ fn predicates() {
         ("NOT data.ok", &[1]),
         ("data.origin IN ('LAX', 'x')", &[1]),
         ("data.origin NOT IN ('LAX', 'x')", &[0, 2, 4]),
+        ("data.origin NOT IN (5)", &[]),
+        ("data.delay NOT IN (5, 'x')", &[]),
+        ("data.delay IN (5, 'x')", &[0]),
         ("data.origin LIKE 'S%'", &[0, 2]),
         ("data.origin LIKE '_A_'", &[1]),
         ("data.origin NOT LIKE '%A%'", &[0, 2, 4]),
@@ -163,6 +166,13 @@ fn aggregates() {
         [[Integer(0), Null]],
         "of nothing"
     );
+    let huge: Vec<_> = ["1e308", "1e308", "1e400"]
+        .iter()
+        .enumerate()
+        .map(|(place, x)| Stored::new(place as u64, DAY, &format!(r#"{{"x":{x}}}"#)))
+        .collect();
+    let row = rows("SELECT sum(data.x), avg(data.x), max(data.x), last(data.x) IN g", &huge).remove(0);
+    assert_eq!(row, [Null, Null, Number(1e308), Number(1e308)], "no number is endless");
     let grouped = rows("SELECT data.origin, count() AS n IN g", &sample());
     let pair = |key: Cell, count| vec![key, Integer(count)];
     assert_eq!(grouped, [pair(text("SFO"), 2), pair(text("LAX"), 1), pair(Null, 1), pair(text("a\"b"), 1)]);
@@ -183,6 +193,33 @@ fn sketches_stay_within_their_bounds() {
     let mut numbers: Vec<u64> = (0..1000).map(|n| (n * 7919) % 20_000 + 1).collect();
     numbers.sort_unstable();
     assert_eq!(row, [Cell::Number(numbers[499] as f64), Cell::Integer(1000)], "exact");
+    // The rank is exact, too: where it falls on the first of some large numbers behind small ones.
+    for (part, small) in [("p50", 500), ("p95", 951), ("p99", 991)] {
+        let number = |n| if n < small { 1 } else { 1_000_000 };
+        let event = |n: u64| Stored::new(n, DAY + n, &format!(r#"{{"n":{}}}"#, number(n)));
+        let found = |count: u64| {
+            let events: Vec<_> = (0..count).map(event).collect();
+            rows(&format!("SELECT {part}(data.n) IN g"), &events)[0][0].number().unwrap()
+        };
+        let count = (small as f64 * 100.0 / part[1..].parse::<f64>().unwrap()) as u64;
+        for count in count - 3..count + 4 {
+            let rank = (count * part[1..].parse::<u64>().unwrap()).div_ceil(100);
+            let exact = number(rank - 1) as f64;
+            assert!((found(count) - exact).abs() <= exact * 0.01, "{part} of {count}: {} for {exact}", found(count));
+        }
+    }
+}
+
+/// What is kept of a value that gives way to another one is not counted twice.
+#[test]
+fn values_that_come_and_go_take_no_more_memory_than_one() {
+    let plan = plan("SELECT last(data), max(data.x) IN g").unwrap();
+    let span = Span { from: DAY, to: DAY + 1, settled: DAY + 1 };
+    let mut running = Running::new(&plan, span, 64 << 10, Vec::new()).unwrap();
+    for n in 0..2000_u64 {
+        let data = format!(r#"{{"x":"{n:04}{}"}}"#, "x".repeat((n % 2 * 1000) as usize));
+        running.event(&Stored::new(n, DAY, &data).event()).unwrap();
+    }
 }
 
 #[test]

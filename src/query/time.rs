@@ -28,6 +28,12 @@ pub(super) fn time(text: &str) -> Option<u64> {
     u64::try_from(time.as_microsecond()).ok()
 }
 
+/// A time so long before or behind another one, if the calendar knows it: from 1970 to the year 9999.
+pub(super) fn moved(time: u64, sign: &str, length: u64) -> Option<u64> {
+    let moved = if sign == "-" { time.checked_sub(length) } else { time.checked_add(length) };
+    moved.filter(|&time| i64::try_from(time).is_ok_and(|time| Timestamp::from_microsecond(time).is_ok()))
+}
+
 /// Reads a length: a whole number, or none for 1, and a unit.
 pub(super) fn length(text: &str) -> Option<Length> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -53,7 +59,7 @@ pub(super) fn length(text: &str) -> Option<Length> {
 pub(super) fn duration(text: &str) -> Option<u64> {
     match length(text)? {
         Length::Fixed(length) => Some(length),
-        Length::Days(days) => Some(u64::from(days) * 86_400_000_000),
+        Length::Days(days) => u64::from(days).checked_mul(86_400_000_000),
         Length::Months(_) => None,
     }
 }
@@ -105,5 +111,21 @@ mod tests {
             assert_eq!(length(text), expected, "{text}");
         }
         assert_eq!((duration("2d"), duration("1M")), (Some(172_800_000_000), None));
+        assert_eq!(duration("4000000000d"), None, "more than 64 bits of µs");
+    }
+
+    #[test]
+    fn a_moved_time_is_one_that_the_calendar_knows() {
+        let day = 86_400_000_000;
+        for (sign, length, expected) in [
+            ("-", day, Some(0)),
+            ("-", day + 1, None),
+            ("+", day, Some(2 * day)),
+            ("+", 8_000 * 365 * day, Some((8_000 * 365 + 1) * day)),
+            ("+", 8_100 * 365 * day, None),
+            ("+", u64::MAX, None),
+        ] {
+            assert_eq!(moved(day, sign, length), expected, "{sign}{length}");
+        }
     }
 }

@@ -98,7 +98,8 @@ impl<'e> Value<'e> {
             JsonType::Boolean => Self::Bool(raw == "true"),
             JsonType::Number => match (raw.parse(), raw.parse::<f64>()) {
                 (Ok(integer), _) => Self::Integer(integer),
-                (_, Ok(number)) => Self::Number(number),
+                (_, Ok(number)) if number.is_finite() => Self::Number(number),
+                // More than 64 bits can hold.
                 _ => Self::Null,
             },
             JsonType::String => match raw.contains('\\') {
@@ -187,6 +188,12 @@ impl Cell {
         let mut stored = Vec::new();
         event.encode(&mut stored);
         Self::Event(event.offset, stored.into())
+    }
+
+    /// The number, or NULL where a computation went beyond all that there are.
+    #[must_use]
+    pub fn finite(number: f64) -> Self {
+        if number.is_finite() { Self::Number(number) } else { Self::Null }
     }
 
     /// Bytes of memory that it holds, itself included.

@@ -293,7 +293,7 @@ async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped:
                 scan.finish().await?;
             }
             let rows = &scan.work().rows;
-            rows.full().then(|| Next { kind: Kind::Skip, number: skipped + rows.rows(), range })
+            rows.full().then(|| Next { kind: Kind::Skip, number: skipped.saturating_add(rows.rows()), range })
         }
         _ if plan.query.descending => {
             let left = scan.backward(plan, range).await?;

@@ -113,7 +113,7 @@ impl Rows {
 
     /// How many rows are enough: one more tells that it is cut.
     pub(super) fn room(&self) -> u64 {
-        (self.limit - self.rows).saturating_add(self.skip + 1)
+        (self.limit - self.rows).saturating_add(self.skip).saturating_add(1)
     }
 
     /// Offset of the event that it did not take.
@@ -197,7 +197,6 @@ impl Rows {
             Cell::Null => self.body.extend_from_slice(b"null"),
             Cell::Bool(value) => self.body.extend_from_slice(value.to_string().as_bytes()),
             Cell::Integer(value) => self.body.extend_from_slice(itoa::Buffer::new().format(*value).as_bytes()),
-            // JSON has no infinity: null.
             Cell::Number(value) => serde_json::to_writer(&mut self.body, value).expect("memory takes all numbers"),
             Cell::Text(text) => self.put_text(text),
             Cell::Time(time) => {

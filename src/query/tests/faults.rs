@@ -27,6 +27,8 @@ fn every_mistake_has_its_code_and_place() {
         ("SELECT * IN g FROM ^2026-11-25T00:00:00", "bad_query", "with its offset"),
         ("SELECT * IN g ^FROM 2026-11-25 TO 2026-11-25", "bad_range", "before TO"),
         ("SELECT * IN g FROM ^now() - 5", "bad_query", "duration"),
+        ("SELECT * IN g FROM ^now() - 4000000000d", "bad_query", "between 1970"),
+        ("SELECT * IN g TO ^now() + 2000000000h", "bad_query", "the year 9999"),
         ("SELECT * IN g WHERE ^", "bad_query", "a column, NOT or `(`"),
         ("SELECT * IN g WHERE data.x = ^y", "bad_query", "a number, a text in single quotes"),
         ("SELECT * IN g WHERE data.x = ^NULL", "bad_query", "IS NULL"),
