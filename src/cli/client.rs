@@ -78,16 +78,7 @@ impl Connection {
         if uri.path().len() > 1 || uri.query().is_some() {
             return Err(refuse("has a path"));
         }
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("eddyline/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT))
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
-            .build();
-        Ok(Client { agent: config.into(), url, token: self.token()? })
+        Ok(Client { agent: agent(Some(SILENCE)), url, token: self.token()? })
     }
 
     /// The token of the file, else that of the variable.
@@ -109,6 +100,18 @@ impl Connection {
     }
 }
 
+fn agent(silence: Option<Duration>) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(concat!("eddyline/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(CONNECT))
+        .timeout_per_read(silence)
+        .timeout_per_write(Some(SILENCE));
+    config.build().into()
+}
+
 /// The one token of a text, which is never shown.
 fn one_token(place: &str, text: &str) -> Result<Secret, Failure> {
     match text.trim() {
@@ -122,6 +125,11 @@ impl Client {
     /// Address of the broker.
     pub(super) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The same, for what may take as long as it takes.
+    pub(super) fn patient(self) -> Self {
+        Self { agent: agent(None), ..self }
     }
 
     /// The broker went away in the middle of an answer.

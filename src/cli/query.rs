@@ -75,9 +75,11 @@ const QUIET: Duration = Duration::from_millis(500);
 
 impl Query {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let client = self.connection.client()?;
+        // The broker has a limit of its own, and tells when it is met.
+        let client = self.connection.client()?.patient();
         // What follows comes line by line.
-        let follows = self.query.trim_end().to_ascii_uppercase().ends_with("FOLLOW");
+        let text = self.query.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+        let follows = text.to_ascii_uppercase().ends_with("FOLLOW");
         match self.output.unwrap_or(if follows { Format::Ndjson } else { Format::Table }) {
             Format::Table => {
                 let rows = self.ask(&client, "application/json")?.json::<Rows>()?;
