@@ -150,6 +150,8 @@ pub struct Query {
     pub memory: u64,
     /// Rows of one answer.
     pub rows: usize,
+    /// Longest range in time; 0 = any.
+    pub span: Duration,
     /// How many run at once.
     pub running: usize,
     /// Of these, with one token, or of callers without.
@@ -251,6 +253,7 @@ impl Default for Config {
                 time: Duration::from_secs(300),
                 memory: 64 * MIB,
                 rows: 10_000_000,
+                span: Duration::ZERO,
                 running: 16,
                 running_per_token: 8,
             },

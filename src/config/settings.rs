@@ -150,6 +150,8 @@ settings! {
         "Memory for the groups, distinct values and waiting rows of a query.";
     rare "query.rows" => query.rows,
         "Rows of one answer to a query.";
+    rare "query.span" => query.span,
+        "Longest range of a query, from its beginning to its end in time. 0s: any.";
     rare "query.running" => query.running,
         "Queries that run at once.";
     rare "query.running_per_token" => query.running_per_token,

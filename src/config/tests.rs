@@ -100,6 +100,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("query.time", "5s", ""),
     ("query.memory", "2MiB", ""),
     ("query.rows", "500", "500"),
+    ("query.span", "7d", ""),
     ("query.running", "3", "3"),
     ("query.running_per_token", "2", "2"),
     ("metrics.groups", "7", "7"),

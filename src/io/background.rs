@@ -2,6 +2,9 @@
 //!
 //! Jobs begin in the order they were given. A job whose asker has gone is not begun, and one under way may look whether it
 //! is still wanted.
+//!
+//! One of them that others keep from its CPU may stand anywhere, within the allocator, too. So what jobs allocated is given
+//! back by jobs: the allocator keeps it under a lock of the thread that it was made by, which nobody else is to wait for.
 
 use super::system;
 use std::io;
@@ -39,6 +42,11 @@ impl Background {
             })?;
         }
         Ok(Self { jobs })
+    }
+
+    /// Drops what jobs made. It also takes a while, if it is much.
+    pub fn discard<T: Send + 'static>(&self, value: T) {
+        self.jobs.send(Box::new(move || drop(value))).expect("the threads live as long as this");
     }
 
     /// Runs `work` on one of the threads and returns what it returns. The job is queued by the call itself; when the future

@@ -1,4 +1,4 @@
-//! Rows for slices without events.
+//! Rows for slices without events. They are made when they are taken, so that many empty slices need no memory.
 
 use super::plan::{Kind, Plan, Source};
 use super::slice::{Slice, Slicer};
@@ -9,99 +9,132 @@ use std::collections::HashMap;
 /// A row.
 pub type Row = Vec<Cell>;
 
-/// Puts rows for empty slices between those of others.
+/// Slices one behind the other, all of them empty but those that have rows here; taken from either end.
+pub(super) struct Slices {
+    /// Where the first one begins, or a time in it.
+    from: u64,
+    /// Where the last one ends, or a time behind its start.
+    until: u64,
+    /// One that reaches beyond is open.
+    settled: u64,
+    /// Each has a row in each slice, in this order.
+    series: Vec<Series>,
+    /// How many of them had theirs of the slice that is next.
+    given: usize,
+}
+
+/// What has the same values in plain columns, slice by slice.
+#[derive(Default)]
+struct Series {
+    keys: Vec<Cell>,
+    /// The row of the last slice before all of `rows`.
+    before: Option<Row>,
+    /// Rows of slices that are not empty, in order.
+    rows: Vec<Row>,
+}
+
+impl Slices {
+    /// The next row, which is the last one if the query's order is descending.
+    pub(super) fn take(&mut self, plan: &Plan, slicer: &Slicer) -> Option<Row> {
+        if self.from >= self.until || self.series.is_empty() {
+            return None;
+        }
+        let descending = plan.query.descending;
+        let slice = slicer.of(if descending { self.until - 1 } else { self.from });
+        let last = self.series.len() - 1;
+        let series = &self.series[if descending { last - self.given } else { self.given }];
+        self.given += 1;
+        if self.given > last {
+            self.given = 0;
+            *(if descending { &mut self.until } else { &mut self.from }) =
+                if descending { slice.start } else { slice.end };
+        }
+        Some(series.row(plan, slice, self.settled))
+    }
+
+    /// Bytes of memory that they hold.
+    pub(super) fn memory(&self) -> usize {
+        let rows = |series: &Series| series.rows.iter().chain(&series.before).map(memory).sum::<usize>();
+        self.series.iter().map(rows).sum()
+    }
+}
+
+impl Series {
+    fn row(&self, plan: &Plan, slice: Slice, settled: u64) -> Row {
+        let place = self.rows.partition_point(|row| start(row) < slice.start);
+        let behind = self.rows.get(place);
+        if let Some(own) = behind.filter(|row| start(row) == slice.start) {
+            return own.clone();
+        }
+        let before = place.checked_sub(1).map_or(self.before.as_ref(), |place| self.rows.get(place));
+        let fill = plan.query.sample.as_ref().map_or(Fill::None, |sample| sample.fill);
+        let cell = |(column, source): (usize, &Source)| match source {
+            Source::Start => Cell::Time(slice.start),
+            Source::Partial => Cell::Bool(slice.end > settled),
+            Source::Key(place) => self.keys[*place].clone(),
+            Source::State(_) | Source::FirstEvent | Source::LastEvent => match fill {
+                Fill::Previous => before.map_or(Cell::Null, |row| row[column].clone()),
+                Fill::Linear => before.zip(behind).map_or(Cell::Null, |rows| between(rows, column, slice.start)),
+                Fill::Number(number) => constant(plan.headings[column].kind, number),
+                Fill::Null | Fill::None => Cell::Null,
+            },
+        };
+        plan.sources.iter().enumerate().map(cell).collect()
+    }
+}
+
+/// Finds the empty slices between those that have events.
 pub(super) struct Filler {
     fill: Fill,
     /// Where filling goes on: the start of the next slice.
     next: Option<u64>,
     /// The row before.
     before: Option<Row>,
-    /// Where the row before stands in time.
-    before_start: u64,
-    /// What stands in the plain columns of all its rows.
-    keys: Vec<Cell>,
 }
 
 impl Filler {
     /// `from` is the beginning of the range, `before` the row of the last slice before it that has any events.
-    pub(super) fn new(fill: Fill, from: Option<u64>, before: Option<Row>, keys: Vec<Cell>) -> Self {
-        Self { fill, next: from, before, before_start: 0, keys }
+    pub(super) fn new(fill: Fill, from: Option<u64>, before: Option<Row>) -> Self {
+        Self { fill, next: from, before }
     }
 
     pub(super) fn begin_at(&mut self, start: u64) {
         self.next.get_or_insert(start);
     }
 
-    /// Takes the row of a slice that has events; it follows those of the empty ones before it.
-    pub(super) fn row(&mut self, plan: &Plan, slicer: &Slicer, slice: Slice, row: Row, out: &mut impl FnMut(Row)) {
-        self.empty(plan, slicer, (slice.start, u64::MAX), Some(&row), usize::MAX, out);
+    /// Where the next empty slice begins, if its row can be made before it is known what follows.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.next.filter(|_| !matches!(self.fill, Fill::None | Fill::Linear))
+    }
+
+    /// The empty slices before one that has events and this row.
+    pub(super) fn before_row(&mut self, slice: Slice, row: &Row) -> Option<Slices> {
+        let empty = self.until(slice.start, u64::MAX, Some(row));
         self.next = Some(slice.end);
         if matches!(self.fill, Fill::Previous | Fill::Linear) {
             self.before = Some(row.clone());
-            self.before_start = slice.start;
         }
-        out(row);
+        empty
     }
 
-    /// Rows for the empty slices up to `until`, at most `rows_max`; those that reach beyond `to` are open. Returns whether there
-    /// are more.
-    pub(super) fn empty(
-        &mut self,
-        plan: &Plan,
-        slicer: &Slicer,
-        (until, to): (u64, u64),
-        behind: Option<&Row>,
-        rows_max: usize,
-        out: &mut impl FnMut(Row),
-    ) -> bool {
-        if self.fill == Fill::None {
-            return false;
-        }
-        let mut rows = 0;
-        while let Some(next) = self.next.filter(|&next| next < until) {
-            let slice = slicer.of(next);
-            if slice.start >= until {
-                break;
-            }
-            if rows == rows_max {
-                return true;
-            }
-            rows += 1;
-            let part = (slice.start.saturating_sub(self.before_start)) as f64
-                / until.saturating_sub(self.before_start).max(1) as f64;
-            let cell = |(column, source): (usize, &Source)| match source {
-                Source::Start => Cell::Time(slice.start),
-                Source::Partial => Cell::Bool(slice.end > to),
-                Source::Key(place) => self.keys[*place].clone(),
-                Source::State(_) | Source::FirstEvent | Source::LastEvent => match self.fill {
-                    Fill::Previous => self.before.as_ref().map_or(Cell::Null, |row| row[column].clone()),
-                    Fill::Linear => self.before.as_ref().zip(behind).map_or(Cell::Null, |(before, behind)| {
-                        match (before[column].number(), behind[column].number()) {
-                            (Some(before), Some(behind)) => Cell::finite(before + (behind - before) * part),
-                            _ => Cell::Null,
-                        }
-                    }),
-                    Fill::Number(number) => constant(plan.headings[column].kind, number),
-                    Fill::Null | Fill::None => Cell::Null,
-                },
-            };
-            out(plan.sources.iter().enumerate().map(cell).collect());
-            self.next = Some(slice.end);
-        }
-        false
+    /// The empty slices up to `until`; those that reach beyond `settled` are open. `behind` is the row that comes next.
+    pub(super) fn until(&mut self, until: u64, settled: u64, behind: Option<&Row>) -> Option<Slices> {
+        let from = self.next.filter(|&next| self.fill != Fill::None && next < until)?;
+        self.next = Some(until);
+        let before = self.before.clone();
+        let rows = behind.filter(|_| self.fill == Fill::Linear).cloned().into_iter().collect();
+        let series = vec![Series { before, rows, ..Series::default() }];
+        Some(Slices { from, until, settled, series, given: 0 })
     }
 }
 
-/// Fills the slices of each combination of keys that there is in `rows`, which are in the order of their slices and let no
-/// more than `rows_max` come of it: a row for each slice and combination, in the order in which these came first. `before` are
-/// rows of the slice before the range, `ends` as for [`Filler::empty`]. `None` when that is too many.
-pub(super) fn fill_keys(
+/// All slices from one time to the other, of each combination of keys that there is in `rows`, which are in the order of
+/// their slices; the combinations come in the order in which they came first. `before` are rows of the slice before the range.
+pub(super) fn of_each_key(
     plan: &Plan,
-    (slicer, fill): (&Slicer, Fill),
-    (from, ends): (u64, (u64, u64)),
+    (from, until, settled): (u64, u64, u64),
     (before, rows): (Vec<Row>, impl Iterator<Item = Row>),
-    rows_max: u64,
-) -> Option<Vec<Row>> {
+) -> Slices {
     let keys = |row: &Row| -> Vec<Cell> {
         let of_key = |(cell, source): (&Cell, &Source)| matches!(source, Source::Key(_)).then(|| cell.clone());
         row.iter().zip(&plan.sources).filter_map(of_key).collect()
@@ -112,34 +145,40 @@ pub(super) fn fill_keys(
         identity
     };
     let mut before: HashMap<Vec<u8>, Row> = before.into_iter().map(|row| (identity(&keys(&row)), row)).collect();
-    let (mut known, mut filled) = (HashMap::new(), Vec::<(Filler, Vec<Row>)>::new());
-    let slices = slicer.count(from, ends.0) + 1;
+    let (mut known, mut series) = (HashMap::new(), Vec::<Series>::new());
     for row in rows {
         let own = keys(&row);
-        let name = identity(&own);
-        let place = *known.entry(name).or_insert_with_key(|name| {
-            filled.push((Filler::new(fill, Some(from), before.remove(name), own), Vec::new()));
-            filled.len() - 1
+        let place = *known.entry(identity(&own)).or_insert_with_key(|name| {
+            series.push(Series { keys: own, before: before.remove(name), rows: Vec::new() });
+            series.len() - 1
         });
-        if slices.saturating_mul(filled.len() as u64) > rows_max {
-            return None;
-        }
-        let (filler, out) = &mut filled[place];
-        if let Some(&Cell::Time(start)) = row.first() {
-            filler.row(plan, slicer, slicer.of(start), row, &mut |row| out.push(row));
-        }
+        series[place].rows.push(row);
     }
-    for (filler, out) in &mut filled {
-        filler.empty(plan, slicer, ends, None, usize::MAX, &mut |row| out.push(row));
+    Slices { from, until, settled, series, given: 0 }
+}
+
+/// Bytes of memory that a row holds.
+pub(super) fn memory(row: &Row) -> usize {
+    size_of::<(Option<u64>, Row)>() + row.iter().map(Cell::memory).sum::<usize>()
+}
+
+/// Where its slice begins.
+fn start(row: &Row) -> u64 {
+    match row.first() {
+        Some(Cell::Time(start)) => *start,
+        _ => 0,
     }
-    let mut each: Vec<_> = filled.into_iter().map(|(_, rows)| rows.into_iter()).collect();
-    let mut all = Vec::new();
-    loop {
-        let before = all.len();
-        all.extend(each.iter_mut().filter_map(Iterator::next));
-        if all.len() == before {
-            return Some(all);
+}
+
+/// What stands at a time on the line between two rows.
+fn between((before, behind): (&Row, &Row), column: usize, time: u64) -> Cell {
+    match (before[column].number(), behind[column].number()) {
+        (Some(one), Some(other)) => {
+            let (begun, all) = (start(before), start(behind) - start(before));
+            let part = (time - begun) as f64 / all as f64;
+            Cell::finite(one + (other - one) * part)
         }
+        _ => Cell::Null,
     }
 }
 

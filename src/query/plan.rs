@@ -248,19 +248,21 @@ impl Plan {
     #[must_use]
     pub fn of_slice_before(&self) -> Self {
         let mut plan = self.clone();
-        plan.query.descending = false;
+        (plan.query.descending, plan.query.follow) = (false, false);
         if let Some(sample) = &mut plan.query.sample {
             sample.fill = Fill::None;
         }
         plan
     }
 
-    /// The times of the events that the query is about.
+    /// When the last event was received that the query is about: one row of that time, or NULL.
     #[must_use]
-    pub fn of_times(&self) -> Self {
-        let query = Query { sample: None, ..self.query.clone() };
-        let shape = Shape::Columns(vec![Column::Received]);
-        Self { query, shape, functions: Vec::new(), inputs: Vec::new(), keys: Vec::new(), ..self.clone() }
+    pub fn of_last_time(&self) -> Self {
+        let (sources, functions, inputs) =
+            (vec![Source::State(0)], vec![Function::Last], vec![(Column::Received, vec![0])]);
+        let query = Query { sample: None, descending: false, follow: false, ..self.query.clone() };
+        let headings = vec![Heading { name: "received".into(), kind: Kind::Time }];
+        Self { query, headings, shape: Shape::Groups, sources, keys: Vec::new(), functions, inputs }
     }
 
     /// Whether slices are filled for each combination of plain columns, which are known at the end.
@@ -272,13 +274,7 @@ impl Plan {
     /// Whether no row is complete before all are.
     #[must_use]
     pub fn waits(&self) -> bool {
-        self.reversed() || self.fills_keys()
-    }
-
-    /// Whether rows of slices are turned around when all of them are there.
-    #[must_use]
-    pub fn reversed(&self) -> bool {
-        self.query.descending && self.query.sample.is_some()
+        self.query.descending && self.query.sample.is_some() || self.fills_keys()
     }
 }
 

@@ -2,19 +2,16 @@
 
 use super::aggregate::State;
 pub use super::fill::Row;
-use super::fill::{Filler, fill_keys};
+use super::fill::{Filler, Slices, memory, of_each_key};
 use super::filter::meets;
 use super::plan::{Plan, Shape, Source};
 use super::slice::{Slice, Slicer};
-use super::syntax::{Align, Column, Fill, Function};
+use super::syntax::{Align, Column, Fill, Function, Sample};
 use super::value::{Cell, Value};
 use crate::limits::QUERY_SLICES_MAX;
 use crate::log::event::{Encoding, Event};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-
-/// Rows that stand for empty slices and are made at once.
-const FILLED_AT_ONCE: usize = 4096;
 
 /// What a query would need more of than it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +43,14 @@ struct Group {
     last: (u64, Vec<u8>),
 }
 
+/// What is to be taken of a query.
+enum Ready {
+    /// A row, and the offset of the event that it is, if it is one.
+    Row(Option<u64>, Row),
+    /// A row for each of these.
+    Slices(Slices),
+}
+
 /// A query under way.
 pub struct Running {
     plan: Arc<Plan>,
@@ -57,13 +62,13 @@ pub struct Running {
     before: Vec<Row>,
     groups: Vec<Group>,
     by_key: HashMap<Vec<u8>, usize>,
-    /// Rows that are complete, each with the offset of the event that it is, if it is one.
-    pub rows: VecDeque<(Option<u64>, Row)>,
+    /// What is complete, in order.
+    ready: VecDeque<Ready>,
     memory_max: usize,
     /// Bytes that the groups of the open slice hold.
     memory: usize,
-    /// Bytes of rows since the last look.
-    row_memory: usize,
+    /// Bytes of what became complete since all of it was taken.
+    ready_memory: usize,
     /// Events that are not JSON, where a path was asked for.
     pub not_json: u64,
     /// Events that met the predicate.
@@ -81,10 +86,8 @@ impl Running {
     pub fn new(plan: &Arc<Plan>, span: Span, memory_max: usize, mut before: Vec<Row>) -> Result<Self, Limit> {
         let sample = plan.query.sample.as_ref();
         let slicer = sample.map(Slicer::new);
-        // What stands for empty slices is made at once, however wide its rows are.
-        let width = (plan.headings.len() as u64 / 4).max(1);
         let slices = slicer.as_ref().map_or(0, |slicer| slicer.count(span.from, span.to));
-        if slices.saturating_mul(width) > QUERY_SLICES_MAX {
+        if slices > QUERY_SLICES_MAX {
             return Err(Limit::Slices);
         }
         let begun = slicer.as_ref().is_some_and(|slicer| !slicer.wants_origin()).then_some(span.from);
@@ -97,16 +100,16 @@ impl Running {
             slicer,
             slice: None,
             filler: match sample.filter(|_| !plan.fills_keys()) {
-                Some(sample) => Filler::new(sample.fill, begun, before.pop(), Vec::new()),
-                None => Filler::new(Fill::None, begun, None, Vec::new()),
+                Some(sample) => Filler::new(sample.fill, begun, before.pop()),
+                None => Filler::new(Fill::None, begun, None),
             },
             before,
             groups: Vec::new(),
             by_key: HashMap::new(),
-            rows: VecDeque::new(),
+            ready: VecDeque::new(),
             memory_max,
             memory: 0,
-            row_memory: 0,
+            ready_memory: 0,
             not_json: 0,
             matched: 0,
             counts_only: plan.counts_only(),
@@ -133,10 +136,10 @@ impl Running {
         }
         self.matched += 1;
         match &self.plan.shape {
-            Shape::Events => self.push(event.offset, vec![Cell::event(event)]),
+            Shape::Events => self.keep(Ready::Row(Some(event.offset), vec![Cell::event(event)])),
             Shape::Columns(columns) => {
-                let cell = |column| Value::of(event, column).into_cell();
-                self.push(event.offset, columns.iter().map(cell).collect());
+                let row = columns.iter().map(|column| Value::of(event, column).into_cell()).collect();
+                self.keep(Ready::Row(Some(event.offset), row));
             }
             Shape::Groups => {
                 self.enter(event.received_us);
@@ -183,18 +186,35 @@ impl Running {
         }
         slicer.begin_at(received_us);
         let slice = slicer.of(received_us);
+        // Nothing can come any more before an event that is there.
+        self.extend(received_us);
         self.close();
         self.filler.begin_at(slice.start);
         self.slice = Some(slice);
     }
 
-    /// Ends the open slice, whose time is over, also if nothing came in it. Returns when the next one is over.
+    /// Ends the open slice if its time is over, and the empty ones behind it. Returns when the next one is over that a row is
+    /// to be made of.
     pub fn tick(&mut self, now_us: u64) -> Option<u64> {
-        if self.slice?.end <= now_us {
+        if self.slice.is_some_and(|slice| slice.end <= now_us) {
             self.close();
             self.slice = None;
         }
-        self.slice.map(|slice| slice.end)
+        let (None, Some(slicer)) = (self.slice, &self.slicer) else { return self.slice.map(|slice| slice.end) };
+        if self.filler.next()? < now_us
+            && let Some(empty) = self.filler.until(slicer.of(now_us).start, u64::MAX, None)
+        {
+            self.keep(Ready::Slices(empty));
+        }
+        self.slicer.as_ref().zip(self.filler.next()).map(|(slicer, next)| slicer.of(next).end)
+    }
+
+    /// All events up to there were shown, also if none of them met the predicate: what follows can tell which slices are over.
+    pub fn seen(&mut self, received_us: u64) {
+        if self.plan.query.follow && self.slicer.is_some() {
+            self.extend(received_us);
+            self.tick(received_us);
+        }
     }
 
     /// The range goes on up to there.
@@ -203,66 +223,78 @@ impl Running {
         self.span.settled = self.span.settled.max(to);
     }
 
-    /// Makes rows that are left, some thousands at once. Returns whether there are more.
+    /// All events were there: what is left becomes complete.
     ///
     /// # Errors
     /// When more would be kept than may be.
-    pub fn finish(&mut self) -> Result<bool, Limit> {
+    pub fn finish(&mut self) -> Result<(), Limit> {
         if self.plan.shape != Shape::Groups {
-            return Ok(false);
+            return Ok(());
         }
         if self.slicer.is_none() && self.groups.is_empty() && self.plan.keys.is_empty() {
             self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.close();
         if self.plan.fills_keys() {
-            self.fill_keys()?;
+            self.fill_keys();
+        } else if let Some(empty) = self.filler.until(self.span.to, self.span.settled, None) {
+            self.keep(Ready::Slices(empty));
         }
-        // Those that are turned around wait for the last one.
-        let at_once = if self.plan.reversed() { usize::MAX } else { FILLED_AT_ONCE };
-        let mut more = false;
-        if let Some(slicer) = self.slicer.as_ref().filter(|slicer| !slicer.wants_origin()) {
-            let ends = (self.span.to, self.span.settled);
-            let kept = (&mut self.rows, &mut self.row_memory);
-            more = self.filler.empty(&self.plan, slicer, ends, None, at_once, &mut |row| keep(kept.0, kept.1, row));
-        }
-        if self.plan.reversed() {
-            self.rows.make_contiguous().reverse();
-        }
-        self.check().map(|()| more)
+        self.check()
     }
 
-    fn fill_keys(&mut self) -> Result<(), Limit> {
-        let (Some(slicer), Some(sample)) = (&self.slicer, &self.plan.query.sample) else { return Ok(()) };
+    fn fill_keys(&mut self) {
+        let mut rows = std::mem::take(&mut self.ready).into_iter().filter_map(Ready::into_row).peekable();
         // Where slices begin with the first event, so does the first of them.
-        let from = match self.rows.front().and_then(|(_, row)| row.first()) {
-            Some(Cell::Time(first)) if sample.align == Align::FirstObservation => *first,
+        let first_observation = |sample: &Sample| sample.align == Align::FirstObservation;
+        let from = match rows.peek().and_then(|row| row.first()) {
+            Some(Cell::Time(first)) if self.plan.query.sample.as_ref().is_some_and(first_observation) => *first,
             _ => self.span.from,
         };
-        let range = (from, (self.span.to, self.span.settled));
-        let rows = (std::mem::take(&mut self.before), self.rows.drain(..).map(|(_, row)| row));
-        let width = (self.plan.headings.len() as u64 / 4).max(1);
-        let filled = fill_keys(&self.plan, (slicer, sample.fill), range, rows, QUERY_SLICES_MAX / width);
-        self.row_memory = 0;
-        for row in filled.ok_or(Limit::Slices)? {
-            keep(&mut self.rows, &mut self.row_memory, row);
+        let (range, before) = ((from, self.span.to, self.span.settled), std::mem::take(&mut self.before));
+        let slices = of_each_key(&self.plan, range, (before, rows));
+        self.ready_memory = 0;
+        self.keep(Ready::Slices(slices));
+    }
+
+    /// Takes the next row that is complete: the last one if the query's order is descending. With it comes the offset of the
+    /// event that it is, if it is one.
+    pub fn take(&mut self) -> Option<(Option<u64>, Row)> {
+        let descending = self.plan.query.descending;
+        loop {
+            let ready = if descending { self.ready.back_mut() } else { self.ready.front_mut() };
+            if let (Some(Ready::Slices(slices)), Some(slicer)) = (ready, &self.slicer)
+                && let Some(row) = slices.take(&self.plan, slicer)
+            {
+                return Some((None, row));
+            }
+            match if descending { self.ready.pop_back() } else { self.ready.pop_front() } {
+                Some(Ready::Row(offset, row)) => return Some((offset, row)),
+                Some(Ready::Slices(_)) => {}
+                None => {
+                    self.ready_memory = 0;
+                    return None;
+                }
+            }
         }
-        Ok(())
     }
 
-    /// All rows were taken.
-    pub fn taken(&mut self) {
-        debug_assert!(self.rows.is_empty());
-        self.row_memory = 0;
+    /// Whether so many rows, or so many bytes of them, are to be taken.
+    #[must_use]
+    pub fn has_ready(&self, rows: u64, bytes: usize) -> bool {
+        self.ready.len() as u64 >= rows || self.ready_memory >= bytes.min(self.memory_max / 2)
     }
 
-    fn push(&mut self, offset: u64, row: Row) {
-        self.row_memory += row.iter().map(Cell::memory).sum::<usize>();
-        self.rows.push_back((Some(offset), row));
+    fn keep(&mut self, ready: Ready) {
+        self.ready_memory += match &ready {
+            Ready::Row(_, row) => memory(row),
+            Ready::Slices(slices) => slices.memory(),
+        };
+        self.ready.push_back(ready);
     }
 
     fn check(&self) -> Result<(), Limit> {
-        if self.memory + self.row_memory > self.memory_max { Err(Limit::Memory) } else { Ok(()) }
+        if self.memory + self.ready_memory > self.memory_max { Err(Limit::Memory) } else { Ok(()) }
     }
 
     /// The place of the group that an event belongs to.
@@ -314,13 +346,10 @@ impl Running {
         self.memory = 0;
         for mut group in groups {
             let row: Row = self.plan.sources.iter().map(|source| self.cell(*source, slice, &mut group)).collect();
-            let kept = (&mut self.rows, &mut self.row_memory);
-            match &self.slicer {
-                Some(slicer) => {
-                    self.filler.row(&self.plan, slicer, slice, row, &mut |row| keep(kept.0, kept.1, row));
-                }
-                None => keep(kept.0, kept.1, row),
+            if let Some(empty) = self.filler.before_row(slice, &row) {
+                self.keep(Ready::Slices(empty));
             }
+            self.keep(Ready::Row(None, row));
         }
     }
 
@@ -353,10 +382,13 @@ impl Group {
     }
 }
 
-/// Keeps a row that is no event.
-fn keep(rows: &mut VecDeque<(Option<u64>, Row)>, memory: &mut usize, row: Row) {
-    *memory += row.iter().map(Cell::memory).sum::<usize>();
-    rows.push_back((None, row));
+impl Ready {
+    fn into_row(self) -> Option<Row> {
+        match self {
+            Self::Row(_, row) => Some(row),
+            Self::Slices(_) => None,
+        }
+    }
 }
 
 fn asks_paths(predicate: &super::syntax::Predicate) -> bool {

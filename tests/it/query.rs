@@ -1,7 +1,7 @@
 //! `/v1/query` through the program: what its page shows, formats and pages, limits, mistakes, tokens, what follows, and
 //! answers compared with those of DuckDB over real flights.
 
-use crate::broker::Broker;
+use crate::broker::{Broker, eventually};
 use crate::http::{Answer, Client};
 use crate::program::{eddyline, run};
 use crate::real_input::{records, some};
@@ -102,7 +102,20 @@ fn a_cut_result_goes_on_exactly_where_it_was_cut() {
         }
         assert_eq!(&found[..], &whole[..], "{query}");
     }
-    let body = json!({ "q": "SELECT offset IN flights", "next": "o-0-0-1-0-1-1-00000000" }).to_string();
+    // What `now()` was is what it is on every page.
+    let count = "SELECT data.n, count() IN flights WHERE received < now() LIMIT 1";
+    let page = |client: &mut Client, next: Option<&str>| {
+        let body = json!({ "q": count, "next": next }).to_string();
+        client.ask("POST", QUERY, &[("Content-Type", "application/json")], body).json()
+    };
+    let first = page(&mut client, None);
+    let next = first["next"].as_str().expect("there is more");
+    let (mut fields, now) = (next.split('-').collect::<Vec<_>>(), next.split('-').nth(7).expect("the time"));
+    assert_eq!(page(&mut client, Some(next))["rows"], json!([[1, 1]]));
+    let earlier = (now.parse::<u64>().expect("a number") - 3_600_000_000).to_string();
+    fields[7] = &earlier;
+    assert_eq!(page(&mut client, Some(&fields.join("-")))["rows"], json!([]), "an hour ago there was nothing");
+    let body = json!({ "q": "SELECT offset IN flights", "next": "o-0-0-1-0-1-1-0-00000000" }).to_string();
     let answer = client.ask("POST", QUERY, &[("Content-Type", "application/json")], body);
     answer.assert_problem(400, "bad_next", "another query's");
 }
@@ -191,6 +204,32 @@ fn what_follows_comes_as_it_becomes_durable() {
     let all = read_until("{\"offset\":12}");
     let offsets: Vec<&str> = all.lines().filter(|line| line.starts_with("{\"offset\"")).collect();
     assert_eq!(offsets, ["{\"offset\":8}", "{\"offset\":9}", "{\"offset\":11}", "{\"offset\":12}"]);
+    // It has what it asked for, and waits for nothing more.
+    while client.chunk().is_some() {}
+    client.assert_in_step("the rows of LIMIT");
+}
+
+/// Whoever follows hears something also while only events come that do not meet the predicate, and of slices without any.
+#[test]
+fn what_follows_is_never_silent_for_long() {
+    let broker = Broker::start(&[("http.heartbeat", "300ms")]);
+    broker.create("flights", "{}");
+    for (query, part) in [
+        ("SELECT * IN flights WHERE data.n = 1 FOLLOW", "\"heartbeat\""),
+        ("SELECT count() IN flights FROM now() WHERE data.n = 1 SAMPLE BY 100T FILL(0) FOLLOW", "\"count()\":0"),
+    ] {
+        let mut client = broker.client();
+        client.send(Client::request("POST", QUERY, &[NDJSON], query));
+        assert_eq!(client.head().status, 200, "{query}");
+        let mut text = String::new();
+        eventually(query, || {
+            broker.produce_lines("flights", r#"{"n":0}"#);
+            while client.has_input() {
+                text.push_str(std::str::from_utf8(&client.chunk().expect("more")).expect("text"));
+            }
+            text.contains(part)
+        });
+    }
 }
 
 #[test]

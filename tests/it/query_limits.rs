@@ -43,32 +43,62 @@ fn metric(broker: &Broker, name: &str) -> f64 {
 #[test]
 fn each_limit_of_a_query_is_told_by_its_name() {
     let limit = |name: &str| (422, "query_limit".to_owned(), name.to_owned());
-    let broker = broker(&[("query.memory", "1MiB"), ("query.rows", "100")]);
+    let broker = broker(&[("query.memory", "1MiB"), ("query.rows", "100"), ("query.span", "6000d")]);
     for (query, name) in [
+        ("SELECT * IN flights FROM 2000-01-01", "span"),
+        ("SELECT count() IN flights FROM 2020-01-01 TO 2040-01-01", "span"),
         ("SELECT data.n, count() IN flights", "memory"),
         ("SELECT data.n, count() IN flights SAMPLE BY 1d", "memory"),
-        ("SELECT count() IN flights FROM now() - 1d TO now() SAMPLE BY 1s FILL(0) ORDER BY received DESC", "memory"),
         ("SELECT * IN flights LIMIT 101", "rows"),
         ("SELECT count() IN flights FROM 2020-01-01 SAMPLE BY 1s", "slices"),
     ] {
         assert_eq!(refused(&broker, query), limit(name), "{query}");
     }
+    // Nobody takes what has more rows for complete: there it is not told where it goes on.
+    for format in [NDJSON, ("Accept", "text/csv")] {
+        let answer = broker.ask("POST", QUERY, &[format], "SELECT offset IN flights");
+        assert_eq!((answer.status, &answer.json()["limit"]), (422, &json!("rows")));
+        let answer = broker.ask("POST", QUERY, &[format], "SELECT offset IN flights LIMIT 100");
+        assert!(answer.status == 200 && answer.text().lines().count() >= 100, "{answer:?}");
+    }
     // What fits goes on, also when much of it stands for empty slices.
     for (query, rows) in [
         ("SELECT offset IN flights LIMIT 100", 100),
+        ("SELECT offset IN flights WHERE data.n >= 19900", 100),
         ("SELECT offset IN flights", 100),
         ("SELECT data.o, count() IN flights", 1),
-        ("SELECT count() IN flights FROM now() - 1d TO 2100-01-01 SAMPLE BY 1h FILL(0) LIMIT 100", 100),
+        ("SELECT count() IN flights FROM now() - 1d TO 2040-01-01 SAMPLE BY 1h FILL(0) LIMIT 100", 100),
+        ("SELECT count() IN flights FROM now() - 10d TO now() SAMPLE BY 1s FILL(0) ORDER BY received DESC", 100),
     ] {
         let answer = broker.ask("POST", QUERY, &[], query);
         assert_eq!(answer.json()["rows"].as_array().map(Vec::len), Some(rows), "{query}: {answer:?}");
     }
-    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"limit\"}"), 3.0);
-    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"answered\"}"), 4.0);
-    assert_eq!(metric(&broker, "eddyline_query_seconds_count"), 7.0);
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"limit\"}"), 4.0);
+    assert_eq!(metric(&broker, "eddyline_queries_total{outcome=\"answered\"}"), 8.0);
+    assert_eq!(metric(&broker, "eddyline_query_seconds_count"), 12.0);
     assert_eq!(metric(&broker, "eddyline_queries_running"), 0.0);
     assert!(metric(&broker, "eddyline_query_events_total") >= 20_000.0);
     assert!(metric(&broker, "eddyline_query_read_bytes_total") >= 20_000.0 * 40.0);
+}
+
+/// Neither many rows nor those of many empty slices wait for one another in memory.
+#[test]
+fn rows_are_sent_as_they_are_made() {
+    let broker = broker(&[("query.memory", "64KiB")]);
+    for (query, rows) in [
+        ("SELECT * IN flights", 20_000),
+        ("SELECT data, received IN flights ORDER BY received DESC", 20_000),
+        ("SELECT count() IN flights FROM now() - 10d TO now() - 1d SAMPLE BY 10s FILL(PREV)", 9 * 8_640 + 1),
+        (
+            "SELECT count() IN flights FROM now() - 10d TO now() - 1d SAMPLE BY 10s FILL(0) ORDER BY received DESC",
+            9 * 8_640 + 1,
+        ),
+    ] {
+        let answer = broker.ask("POST", QUERY, &[NDJSON], query);
+        assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        let lines = answer.text().lines().count();
+        assert!(lines.abs_diff(rows) <= 1, "{query}: {lines} rows");
+    }
 }
 
 #[test]

@@ -154,6 +154,26 @@ fn one_lost_event_is_gone_for_good_and_the_group_tells_of_its_gaps() {
 }
 
 #[test]
+fn a_query_tells_what_is_lost_of_its_range() {
+    let (broker, _) = repaired();
+    let ask = |format: &str, query: &str| broker.ask("POST", "/v1/query", &[("Accept", format)], query);
+    let all = ask("application/json", "SELECT offset, received IN orders").json();
+    assert_eq!((all["rows"].as_array().map(Vec::len), &all["stats"]["lost"]), (Some(9), &json!(1)), "{all}");
+    let behind = format!("SELECT offset IN orders FROM '{}'", all["rows"][4][1].as_str().expect("a time"));
+    for format in ["application/x-ndjson", "text/csv"] {
+        assert_eq!(ask(format, "SELECT offset IN orders").header("eddyline-gap"), Some("4-5"));
+        assert_eq!(ask(format, "SELECT count() IN orders").header("eddyline-gap"), Some("4-5"));
+        let answer = ask(format, &behind);
+        assert!(answer.text().contains('9') && answer.header("eddyline-gap").is_none(), "{answer:?}");
+    }
+    let live = ask("application/x-ndjson", "SELECT offset IN orders LIMIT 9 FOLLOW");
+    assert!(
+        live.text().contains("{\"offset\":3}\n{\"frame\":\"gap\",\"from\":4,\"to\":5}\n{\"offset\":5}\n"),
+        "{live:?}"
+    );
+}
+
+#[test]
 fn a_live_reader_is_told_of_a_gap_and_goes_on() {
     let (broker, _) = repaired();
     for (live, told) in [

@@ -74,8 +74,8 @@ impl Next {
             Kind::Offset => 'o',
             Kind::Skip => 's',
         };
-        let Range { from, upto, span } = self.range;
-        let fields = [self.number, from, upto, span.from, span.to, span.settled].map(|field| field.to_string());
+        let Range { from, upto, span, now_us } = self.range;
+        let fields = [self.number, from, upto, span.from, span.to, span.settled, now_us].map(|field| field.to_string());
         format!("{kind}-{}-{:08x}", fields.join("-"), crc32fast::hash(text.as_bytes()))
     }
 
@@ -90,11 +90,12 @@ impl Next {
         let mut number = || fields.next().and_then(|field| field.parse::<u64>().ok()).ok_or_else(bad);
         let (count, from, upto) = (number()?, number()?, number()?);
         let span = Span { from: number()?, to: number()?, settled: number()? };
+        let now_us = number()?;
         let same = fields.next() == Some(&*format!("{:08x}", crc32fast::hash(text.as_bytes())));
         if !same || fields.next().is_some() || from > upto || span.from > span.to {
             return Err(bad());
         }
-        Ok(Self { kind, number: count, range: Range { from, upto, span } })
+        Ok(Self { kind, number: count, range: Range { from, upto, span, now_us } })
     }
 }
 
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn next_comes_back_and_holds_for_its_query_alone() {
-        let range = Range { from: 3, upto: 9, span: Span { from: 10, to: 20, settled: 15 } };
+        let range = Range { from: 3, upto: 9, span: Span { from: 10, to: 20, settled: 15 }, now_us: 30 };
         for kind in [Kind::Offset, Kind::Skip] {
             let next = Next { kind, number: 7, range };
             let text = next.write("SELECT");

@@ -7,7 +7,7 @@ use super::End;
 use super::scan::Scan;
 use crate::query::run::Running;
 use crate::shard::Fault;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How soon to ask again whether everything accepted is visible.
 const SOON: Duration = Duration::from_millis(5);
@@ -15,16 +15,20 @@ const SOON: Duration = Duration::from_millis(5);
 /// Goes on from `offset` until the limit, the end of the client, of its token, of the group or of the broker.
 pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), End> {
     scan.work().rows.control("up_to_date", &format!(",\"tail\":{offset}"));
+    let heartbeat = scan.context.broker.config.http.heartbeat;
+    let mut heard = Instant::now();
     loop {
+        if !scan.work().rows.body.is_empty() {
+            heard = Instant::now();
+        }
         scan.send().await?;
-        if scan.work().rows.full() {
+        if scan.work().rows.complete() {
             break;
         }
         let now_us = super::super::auth::now_us();
         let end = scan.work().running.tick(0);
-        let heartbeat = scan.context.broker.config.http.heartbeat;
         let pause = end.map_or(Duration::MAX, |end| Duration::from_micros(end.saturating_sub(now_us)));
-        let pause = pause.min(heartbeat).max(SOON);
+        let pause = pause.min(heartbeat.saturating_sub(heard.elapsed())).max(SOON);
         let woken = wait(scan, offset, pause).await?;
         scan.restart_clock();
         match woken {
@@ -35,7 +39,6 @@ pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), E
                     Err(Fault::NoGroup) => return away(scan, "deleted").await,
                     Err(fault) => return Err(fault.into()),
                 };
-                scan.work().running.extend(super::super::auth::now_us());
                 scan.forward(offset, tail).await?;
                 offset = tail;
             }
@@ -55,12 +58,12 @@ pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), E
                     };
                     scan.write(tick).await?;
                 }
-                let work = scan.work();
-                if work.rows.body.is_empty() && pause >= heartbeat {
-                    work.rows.control("heartbeat", &format!(",\"tail\":{offset}"));
-                }
             }
             Woken::Away(reason) => return away(scan, reason).await,
+        }
+        // Also where events come that do not meet the predicate.
+        if heard.elapsed() >= heartbeat && scan.work().rows.body.is_empty() {
+            scan.work().rows.control("heartbeat", &format!(",\"tail\":{offset}"));
         }
     }
     scan.output.close();

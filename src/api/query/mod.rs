@@ -28,6 +28,7 @@ use crate::query::{self};
 use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
 use crate::shard::directory::Entry;
+use crate::units::print_span;
 use ask::{Ask, Kind, Next};
 use output::{Format, Output, Rows};
 use scan::Scan;
@@ -35,7 +36,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use work::Work;
 
 /// Why a query ended before its end.
@@ -148,12 +149,13 @@ impl Drop for Place {
     }
 }
 
-/// The offsets and the times that a query is about.
+/// The offsets and the times that a query is about, and what `now()` is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
     from: u64,
     upto: u64,
     span: Span,
+    now_us: u64,
 }
 
 /// Answers `/v1/query`.
@@ -171,7 +173,9 @@ pub async fn query(
     let ask = Ask::read(head, body)?;
     let format = Format::accepted(head)?;
     let wrong = |fault: query::Fault| ask::refusal(&fault, &ask.text);
-    let plan = query::parse(&ask.text, super::auth::now_us()).and_then(Plan::new).map_err(wrong)?;
+    let next = ask.next.as_deref().map(|next| Next::read(next, &ask.text)).transpose()?;
+    let now_us = next.map_or_else(super::auth::now_us, |next| next.range.now_us);
+    let plan = query::parse(&ask.text, now_us).and_then(Plan::new).map_err(wrong)?;
     if !caller.allows(Scope::Query, &plan.query.group) {
         return Err(Problem::new(403, "not_allowed", "this token does not allow to query that group"));
     }
@@ -184,24 +188,30 @@ pub async fn query(
     }
     let entry = context.group(&plan.query.group)?;
     let place = Place::take(&context.broker, caller.name())?;
-    let next = ask.next.as_deref().map(|next| Next::read(next, &ask.text)).transpose()?;
     let range = match &next {
         Some(next) => next.range,
-        None => resolve(context, &entry, &plan).await?,
+        None => resolve(context, &entry, &plan, now_us).await?,
     };
     if plan.query.explain {
         return explain::explain(context, &entry, &plan, range, exchange).await;
     }
+    check_span(range.span, context.broker.config.query.span)?;
     let plan = Arc::new(plan);
-    let at_first = if format == Format::Json { QUERY_ROWS_DEFAULT.min(rows_max) } else { rows_max };
-    let limit = plan.query.limit.unwrap_or(at_first);
+    let limit = plan.query.limit.unwrap_or(match format {
+        Format::Json => QUERY_ROWS_DEFAULT.min(rows_max),
+        // It has no end but that of its client.
+        _ if plan.query.follow => u64::MAX,
+        _ => rows_max,
+    });
     let skip = next.map_or(0, |next| next.number);
     let rows = Rows::new(&plan, format, range.span, skip, limit);
     let work = Work::new(&plan, range.span, rows, place)?;
-    let mut scan = Scan::new(context, caller, &entry, Output::new(exchange, format), work);
+    let tells_gaps = format == Format::Json || plan.query.follow;
+    let gaps = if tells_gaps { None } else { gaps(context, &entry, range).await? };
+    let mut scan = Scan::new(context, caller, &entry, Output::new(exchange, format, gaps), work);
     let end = carry_out(&mut scan, &plan, range, skip, &ask.text).await;
     let begun = scan.output.begun();
-    drop(scan);
+    scan.leave();
     exchange.heard_enough();
     context.broker.stats.query(outcome(&end), asked.elapsed());
     match end {
@@ -231,12 +241,31 @@ fn outcome(end: &Result<(), End>) -> &'static str {
     }
 }
 
+/// What is lost of a range.
+async fn gaps(context: &Context, entry: &Entry, range: Range) -> Result<Option<String>, Fault> {
+    let group = entry.table.number;
+    let gaps = context.shards.ask(entry.table.shard, move |shard| Box::pin(async move { shard.gaps(group) })).await?;
+    let gaps = gaps.iter().filter(|gap| gap.from < range.upto && range.from < gap.to);
+    let gaps: Vec<String> = gaps.map(|gap| gap.to_string()).collect();
+    Ok((!gaps.is_empty()).then(|| gaps.join(", ")))
+}
+
+/// A range may be so long; 0 is no limit.
+fn check_span(span: Span, longest: Duration) -> Result<(), Problem> {
+    if longest.is_zero() || u128::from(span.to.saturating_sub(span.from)) <= longest.as_micros() {
+        return Ok(());
+    }
+    let longest = print_span(longest);
+    Err(over("span", format!("from the beginning of the range to its end it is more than {longest} (query.span)")))
+}
+
 /// Finds the offsets that the query's times mean, exactly, and the times where it names none.
-async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan) -> Result<Range, Problem> {
-    let shards = &context.shards;
-    let cursor = |offset| Cursor::new(Rc::clone(shards), entry.table.shard, entry.table.number, offset);
+async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan, now_us: u64) -> Result<Range, Problem> {
+    let (shards, group) = (&context.shards, entry.table.number);
+    let cursor = |offset| Cursor::new(Rc::clone(shards), entry.table.shard, group, offset);
+    // First, so that all of it is in what is there.
+    let visible = shards.ask(entry.table.shard, move |shard| Box::pin(async move { shard.all_visible(group) })).await?;
     let there = cursor(0).range().await?;
-    let now_us = super::auth::now_us();
     let from = match plan.query.from {
         Some(from) => Position::Time(from).resolve(shards, entry, there).await?,
         None => there.earliest,
@@ -245,19 +274,16 @@ async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan) -> Resu
         Some(to) => Position::Time(to).resolve(shards, entry, there).await?.min(there.tail),
         None => there.tail,
     };
+    let last = Position::Last(1).resolve(shards, entry, there).await?;
+    let behind_last = received(cursor(last)).await?.map(|last| last + 1);
     let first = match plan.query.from {
         Some(from) => from,
-        None => received(cursor(there.earliest)).await?.unwrap_or(now_us),
+        None => received(cursor(there.earliest)).await?.unwrap_or(now_us).min(plan.query.to.unwrap_or(u64::MAX)),
     };
-    let to = match plan.query.to {
-        Some(to) => to,
-        None => {
-            let last = Position::Last(1).resolve(shards, entry, there).await?;
-            received(cursor(last)).await?.map_or(first, |last| last + 1).max(first)
-        }
-    };
-    let settled = if plan.query.to.is_some() { to.min(now_us) } else { to };
-    Ok(Range { from: from.min(upto), upto, span: Span { from: first, to, settled } })
+    let to = plan.query.to.unwrap_or(behind_last.unwrap_or(first).max(first));
+    // While something is under way, events may still come right behind the last one.
+    let settled = visible.map_or(behind_last, |(now_us, _)| Some(now_us)).unwrap_or(first);
+    Ok(Range { from: from.min(upto), upto, span: Span { from: first, to, settled: settled.min(to) }, now_us })
 }
 
 /// When the first event from the cursor on was received.
@@ -286,12 +312,10 @@ async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped:
             let before = scan.rows_before(plan, range).await?;
             scan.begin(plan, range.span, before)?;
             scan.forward(range.from, range.upto).await?;
-            if plan.query.follow && !scan.work().rows.full() {
+            if plan.query.follow && !scan.work().rows.complete() {
                 return follow::follow(scan, range.upto).await;
             }
-            if !scan.work().rows.full() {
-                scan.finish().await?;
-            }
+            scan.write(Running::finish).await?;
             let rows = &scan.work().rows;
             rows.full().then(|| Next { kind: Kind::Skip, number: skipped.saturating_add(rows.rows()), range })
         }
@@ -301,13 +325,17 @@ async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped:
         }
         _ => {
             scan.forward(range.from, range.upto).await?;
-            if plan.query.follow && !scan.work().rows.full() {
+            if plan.query.follow && !scan.work().rows.complete() {
                 return follow::follow(scan, range.upto).await;
             }
             let left = scan.work().rows.refused();
             left.map(|from| Next { kind: Kind::Offset, number: 0, range: Range { from, ..range } })
         }
     };
+    let tells_next = scan.output.format == Format::Json;
+    if next.is_some() && plan.query.limit.is_none() && !tells_next {
+        return Err(over("rows", "there are more rows than one answer may have (query.rows): use FROM and TO").into());
+    }
     let next = next.map(|next| next.write(text));
     scan.end(next.as_deref()).await
 }

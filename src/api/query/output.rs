@@ -5,7 +5,7 @@ use super::super::exchange::Exchange;
 use super::super::problem::Problem;
 use super::End;
 use super::work::{Pause, Stats};
-use crate::http::{Head, Known, Stream};
+use crate::http::{Head, Known, Reply, Stream};
 use crate::limits::READ_PIECE_BYTES;
 use crate::log::event::{Encoding, Event};
 use crate::log::wire::Fields;
@@ -16,8 +16,10 @@ use crate::query::value::{Cell, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// Rows that are taken at once: those of empty slices are made then.
+const ROWS_PER_TURN: usize = 4096;
 
 /// How rows are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub(super) struct Rows {
     pub(super) body: Vec<u8>,
     limit: u64,
     skip: u64,
+    /// An answer before had rows that this one leaves out.
+    continues: bool,
     rows: u64,
     /// Whether a row was refused, and the offset of its event if it is one.
     full: bool,
@@ -76,6 +80,7 @@ impl Rows {
             body: Vec::new(),
             limit,
             skip,
+            continues: skip > 0,
             rows: 0,
             full: false,
             refused: None,
@@ -111,6 +116,11 @@ impl Rows {
         self.full
     }
 
+    /// Whether it has as many rows as it takes.
+    pub(super) fn complete(&self) -> bool {
+        self.rows == self.limit
+    }
+
     /// How many rows are enough: one more tells that it is cut.
     pub(super) fn room(&self) -> u64 {
         (self.limit - self.rows).saturating_add(self.skip).saturating_add(1)
@@ -126,25 +136,21 @@ impl Rows {
         self.rows
     }
 
-    /// Takes the rows that are there, from one end or the other, until there is a piece to be sent.
-    pub(super) fn take<P>(&mut self, running: &mut Running, next: P) -> Pause
-    where
-        P: Fn(&mut VecDeque<(Option<u64>, Row)>) -> Option<(Option<u64>, Row)>,
-    {
-        while self.body.len() < READ_PIECE_BYTES {
-            let Some((offset, row)) = next(&mut running.rows) else {
-                running.taken();
-                return Pause::Over;
-            };
-            self.row(row, offset);
+    /// Takes the rows that are there, until there is a piece to be sent or others have their turn.
+    pub(super) fn take(&mut self, running: &mut Running) -> Pause {
+        for _ in 0..ROWS_PER_TURN {
+            if self.body.len() >= READ_PIECE_BYTES {
+                break;
+            }
+            match running.take().filter(|_| !self.full) {
+                Some((offset, row)) => self.row(row, offset),
+                None => return Pause::Over,
+            }
         }
         Pause::Turn
     }
 
     fn row(&mut self, row: Row, offset: Option<u64>) {
-        if self.full {
-            return;
-        }
         if self.skip > 0 {
             self.skip -= 1;
             return;
@@ -232,6 +238,19 @@ impl Rows {
         }
     }
 
+    /// Whether the answer tells of events that are gone, in its stats or where they were. What leaves out the rows that an
+    /// answer before had must not begin with others.
+    pub(super) fn tells_lost(&self) -> bool {
+        self.format == Format::Json && !self.continues || self.plan.query.follow
+    }
+
+    /// Takes note of events that are not there any more.
+    pub(super) fn lost(&mut self, from: u64, to: u64) {
+        if self.plan.query.follow {
+            self.control("gap", &format!(",\"from\":{from},\"to\":{to}"));
+        }
+    }
+
     /// Appends a control line: a live answer's own.
     pub(super) fn control(&mut self, frame: &str, members: &str) {
         self.body.extend_from_slice(format!("{{\"frame\":\"{frame}\"{members}}}\n").as_bytes());
@@ -260,13 +279,24 @@ impl Rows {
 /// The connection's side of an answer: sent piece by piece, or with a length if it fits one.
 pub(super) struct Output<'x> {
     pub(super) exchange: &'x mut Exchange,
-    format: Format,
+    pub(super) format: Format,
+    /// What is lost of the range, where nothing else can say so.
+    gaps: Option<String>,
     stream: Option<Stream>,
 }
 
 impl<'x> Output<'x> {
-    pub(super) fn new(exchange: &'x mut Exchange, format: Format) -> Self {
-        Self { exchange, format, stream: None }
+    pub(super) fn new(exchange: &'x mut Exchange, format: Format, gaps: Option<String>) -> Self {
+        Self { exchange, format, gaps, stream: None }
+    }
+
+    fn head(&mut self) -> Reply<'_> {
+        let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
+        let reply = reply.header("Cache-Control", "no-store");
+        match &self.gaps {
+            Some(gaps) => reply.header("Eddyline-Gap", gaps),
+            None => reply,
+        }
     }
 
     /// Whether something of the answer may be under way.
@@ -284,8 +314,9 @@ impl<'x> Output<'x> {
         let stream = match self.stream {
             Some(stream) => stream,
             None => {
-                let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-                *self.stream.insert(reply.header("Cache-Control", "no-store").stream(self.format.media_type()))
+                let media_type = self.format.media_type();
+                let stream = self.head().stream(media_type);
+                *self.stream.insert(stream)
             }
         };
         stream.write(&mut self.exchange.out, &rows.body);
@@ -301,8 +332,8 @@ impl<'x> Output<'x> {
             self.send(rows).await?;
             stream.finish(&mut self.exchange.out);
         } else {
-            let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-            reply.header("Cache-Control", "no-store").body(self.format.media_type(), &rows.body);
+            let media_type = self.format.media_type();
+            self.head().body(media_type, &rows.body);
         }
         Ok(())
     }

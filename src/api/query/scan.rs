@@ -23,8 +23,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Offsets that are looked at at once on the way back.
+/// Offsets that are looked at at once on the way back, at first and where nothing is found for long.
 const WINDOW: u64 = 512;
+const WINDOW_MAX: u64 = 1 << 16;
 
 /// A walk through a group.
 pub(super) struct Scan<'c> {
@@ -92,41 +93,31 @@ impl<'c> Scan<'c> {
     pub(super) async fn forward(&mut self, from: u64, upto: u64) -> Result<(), End> {
         let (shard, group) = (self.entry.table.shard, self.entry.table.number);
         let extents = extents(self.context, self.entry).await?;
-        let work = self.work();
-        work.stats.segments_total = extents.len() as u64;
-        (work.extents, work.offset) = (extents, from);
-        let counts_only = work.running.counts_only();
+        self.work().begin_at(from, extents);
+        let counts_only = self.work().running.counts_only();
         while self.work().wants(upto) {
             let offset = self.work().offset;
             let stretch = match Stretch::find(&self.context.shards, shard, group, offset, counts_only).await {
                 Ok(Some(stretch)) => stretch,
                 Ok(None) => break,
-                Err(Fault::Lost { from, to }) => {
-                    let work = self.work();
-                    work.stats.lost += to.min(upto) - from.max(offset);
-                    work.offset = to;
+                Err(Fault::Lost { to, .. }) => {
+                    self.work().pass(to.min(upto));
                     continue;
                 }
                 // Retention went on meanwhile.
-                Err(Fault::Gone { earliest }) => {
-                    let work = self.work();
-                    work.stats.lost += earliest.min(upto) - offset;
-                    work.offset = earliest;
+                Err(Fault::Gone { earliest }) if self.work().rows.tells_lost() => {
+                    self.work().pass(earliest.min(upto));
                     continue;
                 }
                 Err(fault) => return Err(fault.into()),
             };
-            let mut reading = (stretch, Frames::default());
-            loop {
+            let mut reading = Some((stretch, Frames::default()));
+            while let Some((mut stretch, mut frames)) = reading {
                 let walk = move |work: &mut Work, wanted: &dyn Fn() -> bool| {
-                    let pause = work.walk(&mut reading.0, &mut reading.1, upto, wanted);
-                    (reading, pause)
+                    let pause = work.walk(&mut stretch, &mut frames, upto, wanted)?;
+                    Ok::<_, End>((pause == Pause::Turn).then_some((stretch, frames)))
                 };
-                let (returned, pause) = self.turn(walk).await?;
-                if pause? == Pause::Over {
-                    break;
-                }
-                reading = returned;
+                reading = self.turn(walk).await??;
             }
         }
         Ok(())
@@ -135,15 +126,17 @@ impl<'c> Scan<'c> {
     /// Begins the query, or another one whose result it needs.
     pub(super) fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<(), Limit> {
         let work = self.work();
-        work.running = work.place.running(plan, span, before)?;
+        let ended = std::mem::replace(&mut work.running, work.place.running(plan, span, before)?);
+        self.context.broker.queries.background().discard(ended);
         Ok(())
     }
 
-    /// Makes the rows that are left, and writes them.
-    pub(super) async fn finish(&mut self) -> Result<(), End> {
-        self.work().streams = true;
-        while self.write(Running::finish).await? && !self.work().rows.full() {}
-        Ok(())
+    /// Leaves the query's place to others, and what it kept to the threads.
+    pub(super) fn leave(self) {
+        if let Some(work) = self.work {
+            let Work { running, rows, .. } = *work;
+            self.context.broker.queries.background().discard((running, rows));
+        }
     }
 
     /// Lets the query make rows, and writes them. Returns what that returns.
@@ -166,6 +159,7 @@ impl<'c> Scan<'c> {
         while upto > range.from {
             let from = upto.saturating_sub(window).max(range.from);
             self.begin(plan, range.span, Vec::new())?;
+            let rows = self.work().rows.rows();
             match self.forward(from, upto).await {
                 // Large events: fewer at once.
                 Err(End::Problem(problem)) if problem.code == "query_limit" && window > 1 && self.work.is_some() => {
@@ -174,9 +168,13 @@ impl<'c> Scan<'c> {
                 }
                 other => other?,
             }
-            while self.turn(|work, _| work.give_reversed()).await? == Pause::Turn {}
+            while self.turn(|work, _| work.give()).await? == Pause::Turn {}
             if let Some(offset) = self.work().rows.refused() {
                 return Ok(Some(offset + 1));
+            }
+            // Few events that meet the predicate: more at once.
+            if self.work().rows.rows() == rows {
+                window = (window * 2).min(WINDOW_MAX);
             }
             upto = from;
         }
@@ -194,15 +192,15 @@ impl<'c> Scan<'c> {
             return Ok(Vec::new());
         };
         let there = self.cursor(0).range().await?;
-        let times = Arc::new(plan.of_times());
+        let last = Arc::new(plan.of_last_time());
         let streams = std::mem::replace(&mut self.work().streams, false);
         let (mut upto, mut window, mut found) = (range.from, WINDOW, Vec::new());
         while upto > there.earliest && found.is_empty() {
             let from = upto.saturating_sub(window).max(there.earliest);
-            self.begin(&times, range.span, Vec::new())?;
+            self.begin(&last, range.span, Vec::new())?;
             self.forward(from, upto).await?;
-            let last = self.work().running.rows.back().and_then(|(_, row)| row.first());
-            if let Some(Cell::Time(last)) = last {
+            let rows = self.turn(|work, _| work.finish()).await??;
+            if let Some(Cell::Time(last)) = rows.first().and_then(|row| row.first()) {
                 let slice = Slicer::new(sample).of(*last);
                 let shards = &self.context.shards;
                 let begun = Position::Time(slice.start).resolve(shards, self.entry, there).await?;
@@ -211,11 +209,9 @@ impl<'c> Scan<'c> {
                 let span = Span { from: slice.start, to, settled: to };
                 self.begin(&before, span, Vec::new())?;
                 self.forward(begun, range.from).await?;
-                let running = &mut self.work().running;
-                while running.finish()? {}
-                found = running.rows.drain(..).map(|(_, row)| row).collect();
+                found = self.turn(|work, _| work.finish()).await??;
             }
-            (upto, window) = (from, (window * 2).min(1 << 16));
+            (upto, window) = (from, (window * 2).min(WINDOW_MAX));
         }
         self.work().streams = streams;
         Ok(found)

@@ -4,14 +4,13 @@
 
 use super::output::Rows;
 use super::{End, Place};
-use crate::limits::{INDEX_STRIDE_BYTES, QUERY_TURN};
+use crate::limits::{INDEX_STRIDE_BYTES, QUERY_TURN, READ_PIECE_BYTES};
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Running, Span};
+use crate::query::run::{Limit, Row, Running, Span};
 use crate::shard::Fault;
 use crate::shard::blocks::Extent;
 use crate::shard::cursor::Frames;
 use crate::shard::stretch::Stretch;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,6 +52,8 @@ pub(super) struct Work {
     pub(super) extents: Vec<Extent>,
     /// Offset behind the last segment that counts as read.
     read_upto: u64,
+    /// The frames at hand hold events that were not shown yet, for there was enough to be sent.
+    paused: bool,
     /// It counts as running until it is gone, also when nobody waits for it any more.
     pub(super) place: Place,
 }
@@ -67,8 +68,22 @@ impl Work {
             offset: 0,
             extents: Vec::new(),
             read_upto: 0,
+            paused: false,
             place,
         })
+    }
+
+    /// Makes ready to read from `offset` on.
+    pub(super) fn begin_at(&mut self, offset: u64, extents: Vec<Extent>) {
+        self.stats.segments_total = extents.len() as u64;
+        (self.offset, self.extents, self.paused) = (offset, extents, false);
+    }
+
+    /// Passes over events that are not there any more.
+    pub(super) fn pass(&mut self, to: u64) {
+        self.rows.lost(self.offset, to);
+        self.stats.lost += to - self.offset;
+        self.offset = to;
     }
 
     /// Whether events before `upto` are to be read.
@@ -108,11 +123,14 @@ impl Work {
             if !self.wants(upto) {
                 return Ok(Pause::Over);
             }
-            if !self.count_block(stretch, upto)? {
-                if !stretch.read(self.offset, frames)? {
-                    return Ok(Pause::Over);
+            if self.paused || !self.count_block(stretch, upto)? {
+                if !self.paused {
+                    if !stretch.read(self.offset, frames)? {
+                        return Ok(Pause::Over);
+                    }
+                    self.note(frames);
                 }
-                self.show(frames, upto, wanted)?;
+                self.paused = self.show(frames, upto, wanted)?;
             }
             if begun.elapsed() >= QUERY_TURN {
                 return Ok(Pause::Turn);
@@ -120,14 +138,15 @@ impl Work {
         }
     }
 
-    /// Writes the rows that are there.
-    pub(super) fn give(&mut self) -> Pause {
-        self.rows.take(&mut self.running, VecDeque::pop_front)
+    /// The rows of a query whose result another one needs.
+    pub(super) fn finish(&mut self) -> Result<Vec<Row>, Limit> {
+        self.running.finish()?;
+        Ok(std::iter::from_fn(|| self.running.take()).map(|(_, row)| row).collect())
     }
 
-    /// The same, the last one first.
-    pub(super) fn give_reversed(&mut self) -> Pause {
-        self.rows.take(&mut self.running, VecDeque::pop_back)
+    /// Writes the rows that are there.
+    pub(super) fn give(&mut self) -> Pause {
+        self.rows.take(&mut self.running)
     }
 
     /// Counts a block by what the index knows of it, if that is all that is asked for.
@@ -146,11 +165,11 @@ impl Work {
         Ok(true)
     }
 
-    /// Shows the events of frames to the query.
-    fn show(&mut self, frames: &Frames, upto: u64, wanted: &dyn Fn() -> bool) -> Result<(), End> {
-        let room = if self.streams { self.rows.room() } else { u64::MAX };
-        for frame in frames.iter() {
-            self.note(frame.bytes.len() as u64);
+    /// Shows the events of frames to the query. Returns whether it left some because there is enough to be sent.
+    fn show(&mut self, frames: &Frames, upto: u64, wanted: &dyn Fn() -> bool) -> Result<bool, End> {
+        let room = if self.streams { (self.rows.room(), READ_PIECE_BYTES) } else { (u64::MAX, usize::MAX) };
+        let shown = self.offset;
+        for frame in frames.iter().skip_while(|frame| frame.header.next_offset() <= shown) {
             let header = frame.header;
             let whole = header.first_offset >= self.offset && header.next_offset() <= upto;
             if whole
@@ -170,7 +189,7 @@ impl Work {
                 }
                 if event.offset >= upto {
                     self.offset = upto;
-                    return Ok(());
+                    return Ok(false);
                 }
                 if event.offset % EVENTS_PER_LOOK == 0 && !wanted() {
                     return Err(End::HungUp);
@@ -178,22 +197,26 @@ impl Work {
                 self.running.event(&event)?;
                 self.offset = event.offset + 1;
                 self.stats.events_read += 1;
-                if self.running.rows.len() as u64 >= room {
-                    return Ok(());
+                if self.running.has_ready(room.0, room.1) {
+                    return Ok(true);
                 }
             }
+            self.running.seen(header.last_received_us);
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Takes note of what is read.
-    fn note(&mut self, bytes: u64) {
-        self.stats.bytes_read += bytes;
-        self.stats.blocks_read = self.stats.bytes_read.div_ceil(INDEX_STRIDE_BYTES);
-        if self.offset >= self.read_upto {
-            let extent = self.extents.iter().find(|extent| self.offset < extent.next_offset);
-            self.read_upto = extent.map_or(u64::MAX, |extent| extent.next_offset);
-            self.stats.segments_read += u64::from(extent.is_some());
+    /// Takes note of what was read.
+    fn note(&mut self, frames: &Frames) {
+        for frame in frames.iter() {
+            self.stats.bytes_read += frame.bytes.len() as u64;
+            let offset = self.offset.max(frame.header.first_offset);
+            if offset >= self.read_upto {
+                let extent = self.extents.iter().find(|extent| offset < extent.next_offset);
+                self.read_upto = extent.map_or(u64::MAX, |extent| extent.next_offset);
+                self.stats.segments_read += u64::from(extent.is_some());
+            }
         }
+        self.stats.blocks_read = self.stats.bytes_read.div_ceil(INDEX_STRIDE_BYTES);
     }
 }

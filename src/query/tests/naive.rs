@@ -17,6 +17,7 @@ struct Query {
     fill: usize,
     from: u64,
     to: u64,
+    descending: bool,
 }
 
 const AGGREGATES: [&str; 10] = [
@@ -44,7 +45,8 @@ impl Query {
         };
         let (from, to) = (DAY + self.from * SECOND, DAY + self.to * SECOND);
         let (aggregate, fill) = (AGGREGATES[self.aggregate], FILLS[self.fill]);
-        format!("SELECT {aggregate} AS v IN g FROM {from} TO {to} {predicate} SAMPLE BY {}s {fill}", self.length)
+        let (length, order) = (self.length, if self.descending { "ORDER BY received DESC" } else { "" });
+        format!("SELECT {aggregate} AS v IN g FROM {from} TO {to} {predicate} SAMPLE BY {length}s {fill} {order}")
     }
 
     fn meets(&self, data: &Value) -> bool {
@@ -117,14 +119,18 @@ impl Query {
         let row = |(place, (start, value)): (usize, &(u64, Option<Option<f64>>))| {
             value.or_else(|| fill(place)).map(|value| (*start, value))
         };
-        slices.iter().enumerate().filter_map(row).collect()
+        let mut rows: Vec<_> = slices.iter().enumerate().filter_map(row).collect();
+        if self.descending {
+            rows.reverse();
+        }
+        rows
     }
 }
 
 fn queries() -> impl Strategy<Value = Query> {
     let kind = (0..AGGREGATES.len(), 0..5_usize, -5..20_i32);
-    (kind, 1..40_u64, 0..FILLS.len(), 0..200_u64, 1..200_u64).prop_map(
-        |((aggregate, predicate, bound), length, fill, from, span)| Query {
+    (kind, 1..40_u64, 0..FILLS.len(), 0..200_u64, 1..200_u64, proptest::bool::ANY).prop_map(
+        |((aggregate, predicate, bound), length, fill, from, span, descending)| Query {
             aggregate,
             predicate,
             bound,
@@ -132,6 +138,7 @@ fn queries() -> impl Strategy<Value = Query> {
             fill,
             from,
             to: from + span,
+            descending,
         },
     )
 }

@@ -1,9 +1,10 @@
 //! Slices: where they begin, what stands for empty ones, and days on which clocks change.
 
-use super::{Cell, DAY, MEMORY, Row, SECOND, Stored, plan, rows};
+use super::{Cell, DAY, MEMORY, Row, SECOND, Stored, plan, rows, taken};
 use crate::query::run::{Limit, Running, Span};
 use crate::query::slice::{Slice, Slicer};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 fn at(time: &str) -> u64 {
     time.parse::<Timestamp>().unwrap().as_microsecond() as u64
@@ -97,6 +98,38 @@ fn every_slice_begins_where_the_one_before_ends() {
     }
 }
 
+/// Where clocks are put back over midnight, the last part of a day comes again.
+#[test]
+fn a_day_whose_end_comes_twice_ends_once() {
+    let zone = "ALIGN TO CALENDAR TIME ZONE 'America/St_Johns'";
+    // At 00:01 on 2010-11-07 it was 23:01 on 2010-11-06 again.
+    let again = at("2010-11-07T02:31:00Z") + 10 * 60 * SECOND;
+    let local =
+        TimeZone::get("America/St_Johns").unwrap().to_datetime(Timestamp::from_microsecond(again as i64).unwrap());
+    assert_eq!(local.to_string(), "2010-11-06T23:11:00");
+    let midnight = at("2010-11-07T02:30:00Z");
+    for length in ["15m", "1h", "6h", "d", "w", "M"] {
+        let slicer = slicer(&format!("{length} {zone}"));
+        let mut time = midnight - 86_400 * SECOND;
+        while time < midnight + 2 * 86_400 * SECOND {
+            let slice = slicer.of(time);
+            assert!(slice.start <= time && time < slice.end, "{length} {time} {slice:?}");
+            assert_eq!(slicer.of(slice.end).start, slice.end, "{length} {time}");
+            time += 97 * SECOND;
+        }
+    }
+    assert_eq!(slicer(&format!("d {zone}")).of(again).start, midnight);
+}
+
+#[test]
+fn the_last_slice_of_the_calendar_has_no_end() {
+    for sample in ["d", "M", "9000y", "d ALIGN TO CALENDAR TIME ZONE 'Pacific/Kiritimati'"] {
+        let slice = slicer(sample).of(at("9999-12-30T21:00:00Z"));
+        assert!(slice.start < slice.end, "{sample} {slice:?}");
+        assert_eq!(slicer(sample).of(u64::MAX - 1).end, u64::MAX, "{sample}");
+    }
+}
+
 #[test]
 fn slices_may_begin_at_the_first_event() {
     let mut by_minute = slicer("1m ALIGN TO FIRST OBSERVATION");
@@ -168,6 +201,72 @@ fn whole_slices_have_their_first_and_last_event() {
         shown,
         [(minute(5), Cell::Integer(1), 3, 3), (minute(2), Cell::Integer(2), 1, 2), (minute(1), Cell::Integer(1), 0, 0)]
     );
+}
+
+/// Two events with most of a million empty slices between them, and some behind: their rows are made when they are taken.
+#[test]
+fn empty_slices_take_no_memory() {
+    let events = [
+        Stored::new(0, DAY + SECOND, r#"{"k":"a","d":0}"#),
+        Stored::new(1, DAY + 700_001 * SECOND, r#"{"k":"b","d":700000}"#),
+    ];
+    let times = (DAY, DAY + 900_000 * SECOND);
+    for order in ["ASC", "DESC"] {
+        for (select, fill, series, at_3) in [
+            ("avg(data.d)", "NULL", 1, Cell::Null),
+            ("avg(data.d)", "7", 1, Cell::Integer(7)),
+            ("avg(data.d)", "PREV", 1, Cell::Number(0.0)),
+            ("avg(data.d)", "LINEAR", 1, Cell::Number(2.0)),
+            ("avg(data.d), data.k", "PREV", 2, Cell::Number(0.0)),
+        ] {
+            let text = format!("SELECT {select} IN g SAMPLE BY 1s FILL({fill}) ORDER BY received {order}");
+            let plan = plan(&text).unwrap();
+            let span = Span { from: times.0, to: times.1, settled: times.1 };
+            let mut running = Running::new(&plan, span, 4096, Vec::new()).unwrap();
+            events.iter().for_each(|stored| running.event(&stored.event()).unwrap());
+            running.finish().unwrap();
+            let mut starts = Vec::new();
+            while let Some((_, row)) = running.take() {
+                let Cell::Time(start) = row[0] else { panic!("{row:?}") };
+                if start == DAY + 3 * SECOND && row.len() == 3 {
+                    assert_eq!(row[1], at_3, "{text}");
+                }
+                starts.push(start);
+            }
+            assert_eq!(starts.len(), series * 900_000, "{text}");
+            assert!(if order == "ASC" { starts.is_sorted() } else { starts.is_sorted_by(|a, b| a >= b) }, "{text}");
+        }
+    }
+}
+
+/// What follows tells of each slice when its time is over, with events or without.
+#[test]
+fn slices_without_events_end_with_their_time() {
+    for (fill, expected) in [
+        ("", vec![(1, Some(1))]),
+        ("FILL(0)", vec![(0, Some(0)), (1, Some(1)), (2, Some(0)), (3, Some(0))]),
+        ("FILL(PREV)", vec![(0, None), (1, Some(1)), (2, Some(1)), (3, Some(1))]),
+        // Known when the next one comes.
+        ("FILL(LINEAR)", vec![(0, None), (1, Some(1))]),
+    ] {
+        let plan = plan(&format!("SELECT count() IN g SAMPLE BY 1s {fill} FOLLOW")).unwrap();
+        let span = Span { from: DAY, to: DAY, settled: DAY };
+        let mut running = Running::new(&plan, span, MEMORY, Vec::new()).unwrap();
+        let filled = matches!(fill, "FILL(0)" | "FILL(PREV)");
+        assert_eq!(running.tick(0), filled.then_some(DAY + SECOND), "{fill}");
+        running.event(&Stored::new(0, DAY + SECOND + 1, "{}").event()).unwrap();
+        assert_eq!(running.tick(DAY + 2 * SECOND - 1), Some(DAY + 2 * SECOND));
+        // An event that does not meet the predicate tells the time as well as a clock.
+        running.seen(DAY + 2 * SECOND);
+        running.extend(DAY + 4 * SECOND + 5);
+        assert_eq!(running.tick(DAY + 4 * SECOND + 5), filled.then_some(DAY + 5 * SECOND), "{fill}");
+        let row = |row: Row| match row[..] {
+            [Cell::Time(start), Cell::Integer(count), Cell::Bool(false)] => ((start - DAY) / SECOND, Some(count)),
+            [Cell::Time(start), Cell::Null, Cell::Bool(false)] => ((start - DAY) / SECOND, None),
+            _ => panic!("{row:?}"),
+        };
+        assert_eq!(taken(&mut running).into_iter().map(row).collect::<Vec<_>>(), expected, "{fill}");
+    }
 }
 
 #[test]
