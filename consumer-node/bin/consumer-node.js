@@ -118,11 +118,18 @@ const drawing = screen && setInterval(() => screen.draw(), 500)
 const log = (event, detail) => {
   if (screen === undefined) process.stderr.write(`${JSON.stringify({ at: new Date().toISOString(), event, ...detail })}\n`)
 }
+/** @param {string} line */
+const print = (line) => {
+  if (process.stdout.write(`${line}\n`) || supervisor.paused) return
+  // Nodes do not go on before somebody has taken what they print.
+  supervisor.pause()
+  process.stdout.once('drain', () => supervisor.resume())
+}
 // What handlers print is data; what they complain of, and what becomes of nodes, is talk.
 supervisor.on('line', ({ stream, line, ...from }) => {
   const printed = stream === 'stdout'
   if (screen !== undefined && (!printed || process.stdout.isTTY)) screen.above(line, process[stream])
-  else if (printed) process.stdout.write(`${line}\n`)
+  else if (printed) print(line)
   else log('said', { ...from, line })
 })
 /** What was logged of each node, acks and lag aside. @type {Map<number, string>} */
@@ -141,14 +148,14 @@ for (const signal of /** @type {const} */ (['SIGTERM', 'SIGINT'])) {
   process.on(signal, () => {
     if (++signals > 1) {
       supervisor.kill()
-      process.exitCode = 130
+      process.exit(130)
     } else {
       log('stopping', { signal })
       void supervisor.stop()
     }
   })
 }
-// Whoever read what is printed has left; what is not printed is not acked.
+// Whoever read what is printed has left.
 process.stdout.on('error', () => supervisor.kill())
 
 const over = () => {

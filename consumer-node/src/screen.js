@@ -26,7 +26,7 @@ export class Screen {
   }
 
   clear() {
-    if (this.lines > 0) this.terminal.write(`\x1b[${this.lines}A\x1b[J`)
+    if (this.lines > 0) this.terminal.write(`\x1b[${this.lines}F\x1b[J`)
     this.lines = 0
   }
 

@@ -62,6 +62,8 @@ export class Supervisor extends EventEmitter {
     super()
     this.options = options
     this.stopping = false
+    /** Whether what nodes print waits in them. */
+    this.paused = false
     /** @type {EddylineError | undefined} */
     this.failure = undefined
     const groups = [options.group].flat()
@@ -100,9 +102,21 @@ export class Supervisor extends EventEmitter {
     await Promise.all(active.map((node) => node.stop('SIGTERM')))
   }
 
+  /** Has what nodes print wait in them, and them for it, until `resume`: whoever takes the lines is slower. */
+  pause() {
+    this.paused = true
+    for (const { output } of this.nodes) output?.pause()
+  }
+
+  resume() {
+    this.paused = false
+    for (const { output } of this.nodes) output?.resume()
+  }
+
   /** Ends the nodes at once: what they had in hand is delivered again. */
   kill() {
     this.stopping = true
+    this.resume()
     for (const node of this.nodes) void node.stop('SIGKILL')
   }
 
@@ -131,6 +145,8 @@ class Node {
     this.ends = []
     /** @type {import('node:child_process').ChildProcess | undefined} */
     this.child = undefined
+    /** What it prints. @type {import('node:readline').Interface | undefined} */
+    this.output = undefined
     this.interrupt = () => {}
   }
 
@@ -181,7 +197,9 @@ class Node {
     for (const stream of /** @type {const} */ (['stdout', 'stderr'])) {
       const lines = createInterface({ input: /** @type {import('node:stream').Readable} */ (child[stream]) })
       lines.on('line', (line) => supervisor.emit('line', { node: status.node, group: status.group, stream, line }))
+      if (stream === 'stdout') this.output = lines
     }
+    if (supervisor.paused) this.output?.pause()
     /** @type {NodeFailure | undefined} */
     let failure
     child.on('message', (/** @type {{ report?: NodeReport, failure?: NodeFailure }} */ told) => {
