@@ -307,7 +307,10 @@ impl Broker {
             Broker::Silent { why } => return format!("note: the broker's metrics are unknown: {why}"),
         };
         let time = |time: Option<f64>| nanoseconds(time.unwrap_or_default() as u64);
-        let each = whole.events_per_commit.map_or_else(String::new, |each| format!(" of {each:.1} events"));
+        let each = whole
+            .events_per_commit
+            .filter(|_| whole.events_in_per_second > 0.0)
+            .map_or_else(String::new, |each| format!(" of {each:.1} events"));
         let memory = grouped(whole.resident_bytes as u64 >> 20);
         format!(
             "broker     {} commits/s{each}, mean {} p99 {}, {:.0} % of a core, {memory} MiB",

@@ -6,8 +6,8 @@ use crate::plan::{Framing, Plan, Producer, RequestKey};
 /// What a browser adds to a request that a page makes with `fetch`, in a current Chromium's words.
 const BROWSER: &str = "Connection: keep-alive\r\n\
     sec-ch-ua-platform: \"Linux\"\r\n\
-    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
-    sec-ch-ua: \"Chromium\";v=\"140\", \"Not=A?Brand\";v=\"24\"\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36\r\n\
+    sec-ch-ua: \"Not:A-Brand\";v=\"8\", \"Chromium\";v=\"156\"\r\n\
     sec-ch-ua-mobile: ?0\r\n\
     Accept: */*\r\n\
     Sec-Fetch-Mode: cors\r\n\

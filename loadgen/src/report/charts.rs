@@ -26,8 +26,11 @@ pub(super) fn all(report: &Value, seconds_measured: f64) -> String {
     let parts: Vec<(&str, &[Value])> = parts(report).collect();
     let mut charts = throughput(&parts, seconds_measured).into_iter().collect::<Vec<_>>();
     for (name, points) in &parts {
-        let ran = |clock: &str| points.iter().any(|point| point[format!("{clock}_ns")].is_object());
+        // A single moment is in the percentiles, and no line.
+        let least = points.len().min(2);
+        let ran = |clock: &str| points.iter().filter(|point| point[format!("{clock}_ns")].is_object()).count() >= least;
         let timed = TIMED.into_iter().filter(|clock| ran(clock) && !(*clock == "service" && ran("response")));
+        let name = if parts.len() > 1 { named(name) } else { name };
         charts.extend(timed.map(|clock| over_time(name, points, clock)));
     }
     if report["clocks"].as_object().is_some_and(|clocks| !clocks.is_empty()) {
@@ -157,8 +160,12 @@ fn by_percentile(clocks: &Value) -> Chart {
         });
         Line { name: name.replace('_', " "), class, points: points.collect() }
     };
-    let classes = CLASSES.into_iter().cycle();
-    let lines: Vec<Line> = clocks.as_object().into_iter().flatten().zip(classes).map(line).collect();
+    // Of a run of many parts, what nobody waits for would only hide the rest.
+    let all = clocks.as_object().map_or(0, serde_json::Map::len);
+    let minor =
+        |name: &str| all > CLASSES.len() && ["service", "send_lag", "ack"].iter().any(|clock| name.ends_with(clock));
+    let shown = clocks.as_object().into_iter().flatten().filter(|(name, _)| !minor(name));
+    let lines: Vec<Line> = shown.zip(CLASSES.into_iter().cycle()).map(line).collect();
     let ticks = (0..=nines).map(|nines| {
         let label = match nines {
             0 => "0".to_owned(),
