@@ -1,207 +1,147 @@
-// Events of a page into a group: gathered, kept in IndexedDB, sent in order, one request at a time. What failed is sent
-// again with the same bytes and number, so the broker drops repeats.
+// Events of a page into a group: gathered, kept in IndexedDB, sent in order, one request at a time; after a failure again
+// with the same bytes and number, so the broker drops repeats.
 
 /** @import { Batch, Drop, Options, Outcome, Receipt, Waiter } from './shapes.js' */
 
 /** An event that was not taken; `code` says why. */
 export class ProducerError extends Error {
-  /** @param {string} code @param {string} [detail] */
-  constructor(code, detail) {
-    super(detail ?? code)
-    this.name = 'ProducerError'
+  name = 'ProducerError'
+  /** @param {string} code */
+  constructor(code, detail = code) {
+    super(detail)
     this.code = code
   }
 }
 
-/** A page that goes away may have 64 KiB under way. */
+/** A page that goes away may have 64 KiB under way, all its producers together. */
 const KEEPALIVE_BYTES = 60_000
+let leaving = 0
 /** @param {string} text */
 const size = (text) => new TextEncoder().encode(text).length + 1
 /** @param {number[]} list */
 const sum = (list) => list.reduce((a, b) => a + b, 0)
-/** @template T @param {IDBRequest<T>} request @returns {Promise<T>} */
-const done = (request) =>
-  new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result)
-    request.onerror = () => reject(request.error)
-  })
+/** @param {string[]} lines */
+const bytesOf = (lines) => sum(lines.map(size))
 
 /** @type {Promise<IDBDatabase> | undefined} */
 let database
-/** Without locks nobody knows whose batches those are. */
-const open = () => {
-  if (!navigator.locks) return Promise.reject(new Error('no locks'))
-  return (database ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open('eddyline-producer', 1)
-    request.onupgradeneeded = () => request.result.createObjectStore('batches')
-    done(request).then(resolve, reject)
-  }))
+const open = () => (database ??= new Promise((resolve, reject) => {
+  // Without locks nobody knows whose batches those are.
+  if (!navigator.locks) throw new Error('no locks')
+  const request = indexedDB.open('eddyline-producer', 1)
+  request.onupgradeneeded = () => request.result.createObjectStore('batches')
+  request.onerror = () => reject(request.error)
+  request.onsuccess = () => {
+    const opened = request.result
+    // Others may delete it.
+    opened.onversionchange = opened.onclose = () => (opened.close(), (database = undefined))
+    resolve(opened)
+  }
+}))
+/** Completes when it is stored. @template T @param {(store: IDBObjectStore) => T} work @returns {Promise<T>} */
+const stored = async (work) => {
+  const transaction = (await open()).transaction('batches', 'readwrite')
+  return new Promise((resolve, reject) => {
+    const requests = work(transaction.objectStore('batches'))
+    transaction.oncomplete = () => resolve(requests)
+    transaction.onabort = () => reject(transaction.error)
+    // The page may not live to hear of it.
+    transaction.commit()
+  })
 }
-/** @template T @param {(store: IDBObjectStore) => IDBRequest<T>} work */
-const stored = async (work) => done(work((await open()).transaction('batches', 'readwrite').objectStore('batches')))
-/** @param {string[]} place */
-const within = (...place) => IDBKeyRange.bound(place, [...place, []])
-/** @param {IDBKeyRange} range @returns {Promise<[any, string[]][]>} batches, with their keys */
-const all = async (range) => {
-  /** @type {any} */ let keys
-  const values = await stored((store) => ((keys = store.getAllKeys(range)), store.getAll(range)))
-  return values.map((lines, at) => [keys.result[at], lines])
+/** @param {string[]} place @returns {Promise<[any, string[]][]>} batches, with their keys */
+const all = async (...place) => {
+  const range = IDBKeyRange.bound(place, [...place, []])
+  const [keys, values] = await stored((store) => [store.getAllKeys(range), store.getAll(range)])
+  return values.result.map((lines, at) => [keys.result[at], lines])
 }
 
 /** One page's batches, sent by who holds the lock of its id. */
 class Lane {
   /** @type {Batch[]} */ queue = []
   /** @type {Batch | undefined} the last of the queue, while it grows */ growing
-  /** @type {(() => void) | undefined} */ release
+  /** @type {((value?: any) => void) | undefined} */ release
   epoch = 0
   seq = 0
-  failures = 0
-  /** @type {number | undefined} */ timer
-  retryAt = 0
-  sending = false
   writing = Promise.resolve()
 
-  /** @param {Producer} owner @param {string} id */
-  constructor(owner, id) {
-    this.owner = owner
-    this.id = id
+  /** @param {string[]} place its target and id */
+  constructor(...place) {
+    this.place = place
   }
 
   /** @param {Batch} batch */
-  key = (batch) => [this.owner.target, this.id, batch.epoch, batch.seq]
-  range = () => within(this.owner.target, this.id)
-  lockName = () => `eddyline:${this.owner.target}:${this.id}`
+  key = (batch) => [...this.place, batch.epoch, batch.seq]
 
   /** @param {boolean} ifAvailable @returns {Promise<boolean>} */
   lock(ifAvailable) {
     return new Promise((resolve, reject) => {
-      const hold = (/** @type {Lock | null} */ lock) => {
+      navigator.locks.request(`eddyline:${this.place}`, { ifAvailable }, (lock) => {
         resolve(!!lock)
-        return lock ? new Promise((resolve) => (this.release = () => resolve(undefined))) : undefined
-      }
-      navigator.locks.request(this.lockName(), { ifAvailable }, hold).catch(reject)
+        return lock && new Promise((release) => (this.release = release))
+      }).catch(reject)
     })
   }
 
-  /** @param {string} line @param {Waiter} [waiter] */
-  add(line, waiter) {
-    const { batchBytes, batchEvents } = this.owner.options
+  /** @param {string} line @param {Waiter | undefined} waiter @param {Producer['options']} options */
+  add(line, waiter, { batchBytes, batchEvents }) {
     const bytes = size(line)
     if (this.growing && this.growing.bytes + bytes > batchBytes) this.growing = undefined
     if (!this.growing) {
-      this.growing = { epoch: this.epoch, seq: this.seq++, lines: [], bytes: 0, waiters: new Map() }
+      this.growing = { epoch: this.epoch, seq: this.seq++, lines: [], bytes: 0, waiters: [] }
       this.queue.push(this.growing)
     }
     const batch = this.growing
-    if (waiter) batch.waiters.set(batch.lines.length, waiter)
-    batch.lines.push(line)
+    batch.waiters.push(waiter)
     batch.bytes += bytes
-    if (batch.lines.length >= batchEvents) this.growing = undefined
-    this.keep(batch)
+    if (batch.lines.push(line) >= batchEvents) this.growing = undefined
+    this.write([batch])
   }
 
-  /** @param {Batch} batch */
-  keep(batch) {
+  /** Stores batches instead of others. @param {Batch[]} batches @param {IDBValidKey[]} [stale] */
+  write(batches, stale = []) {
     this.writing = this.writing.then(async () => {
-      if (!this.queue.includes(batch) || batch.kept === batch.lines.length) return
-      const kept = batch.lines.length
-      await stored((store) => store.put(batch.lines.slice(), this.key(batch)))
-      batch.kept = kept
+      const changed = batches.filter((batch) => this.queue.includes(batch) && batch.kept !== batch.lines.length)
+      if (changed.length + stale.length === 0) return
+      const counts = changed.map(({ lines }) => lines.length)
+      await stored((store) => {
+        for (const key of stale) store.delete(key)
+        for (const batch of changed) store.put(batch.lines, this.key(batch))
+      })
+      changed.forEach((batch, at) => (batch.kept = counts[at]))
     }).catch(() => {})
+    return this.writing
   }
 
   /** Takes over what is stored of the lane. */
   async load() {
-    this.queue = (await all(this.range())).map(([[, , epoch, seq], lines]) => {
-      const bytes = sum(lines.map(size))
+    this.queue = (await all(...this.place)).map(([[, , epoch, seq], lines]) => {
       this.epoch = epoch
-      return { epoch, seq, lines, bytes, waiters: new Map(), kept: lines.length }
+      return { epoch, seq, lines, bytes: bytesOf(lines), waiters: [], kept: lines.length }
     })
   }
 
-  /** Sends what there is, in order. */
-  async pump() {
-    if (this.sending) return
-    this.sending = true
-    for (;;) {
-      const batch = this.queue[0]
-      const wait = this.retryAt - Date.now()
-      if (!batch || (batch === this.growing && !batch.due) || this.owner.away) break
-      if (wait > 0) {
-        this.timer ??= setTimeout(() => ((this.timer = undefined), this.pump()), wait)
-        break
-      }
-      if (batch === this.growing) this.growing = undefined
-      await this.writing
-      const outcome = await (batch.attempt ??= this.post(batch, false, false))
-      batch.attempt = batch.left = undefined
-      if (this.queue[0] === batch) await this.settle(batch, outcome)
-    }
-    this.sending = false
-    this.owner.rested(this)
-  }
-
-  /** @param {Batch} batch @param {boolean} keepalive @param {boolean} early before those in front of it were answered */
-  async post(batch, keepalive, early) {
-    const { options, target } = this.owner
-    const url = new URL(target)
-    const { epoch, seq } = batch
-    const query = { producer: this.id, epoch, seq, ...(options.token && { token: options.token }) }
-    url.search = `${new URLSearchParams(/** @type {any} */ (query))}`
-    // text/plain and no header of ours: no preflight.
-    const body = batch.lines.join('\n')
-    const beacon = () => navigator.sendBeacon(url, new Blob([body], { type: 'text/plain;charset=UTF-8' }))
-    if (keepalive) this.owner.leaving += batch.bytes
-    try {
-      if (keepalive && !('keepalive' in Request.prototype)) return beacon(), { status: 0, early, body: {} }
-      const signal = AbortSignal.timeout(options.timeoutMs)
-      const answer = await fetch(url, { method: 'POST', body, keepalive, credentials: 'omit', signal })
-      return { status: answer.status, early, body: await answer.json().catch(() => ({})) }
-    } catch {
-      if (keepalive && this.owner.away) beacon()
-      return { status: 0, early, body: {} }
-    } finally {
-      if (keepalive) this.owner.leaving -= batch.bytes
-    }
-  }
-
-  /** @param {Batch} batch @param {Outcome} outcome */
-  async settle(batch, { status, early, body }) {
-    const { options, counts } = this.owner
-    if (status >= 200 && status < 300) {
-      this.failures = 0
-      counts.sent += batch.lines.length
-      const { first_offset, duplicate } = body
-      const offset = (/** @type {number} */ at) => (first_offset === undefined ? undefined : first_offset + at)
-      batch.waiters.forEach((waiter, at) => waiter.resolve({ offset: offset(at), duplicate }))
-      return this.forget(batch)
-    }
-    if (status === 409 && early) return
-    if (!status || [408, 425, 429].includes(status) || status >= 500) {
-      const backoff = Math.min(options.retryMaxMs, options.retryMs * 2 ** this.failures++)
-      this.retryAt = Date.now() + (body.retry_after_ms ?? backoff * (0.5 + Math.random() / 2))
-      return
-    }
-    let rest = this.queue.slice(1)
-    if (status === 413 && batch.lines.length > 1) rest = [...halves(batch), ...rest]
-    else if (body.code === 'producer_fenced' || status === 409) rest = this.queue
-    else this.owner.drop({ code: body.code ?? 'refused', status, detail: body.detail, events: batch.lines }, batch.waiters)
-    await this.renumber(rest, body.epoch ?? 0)
-  }
-
-  /** Begins a new epoch. @param {Batch[]} batches @param {number} epoch that of the broker */
-  async renumber(batches, epoch) {
+  /** Begins a new epoch. @param {Batch[]} batches @param {number} [epoch] the broker's */
+  renumber(batches, epoch = 0) {
+    const stale = this.queue.map(this.key)
     this.epoch = Math.max(this.epoch, epoch) + 1
     this.seq = 0
-    for (const batch of batches) Object.assign(batch, { epoch: this.epoch, seq: this.seq++, attempt: undefined, left: undefined })
-    this.queue = batches
     this.growing = undefined
-    this.writing = this.writing.then(() => stored((store) => {
-      store.delete(this.range())
-      for (const batch of batches) store.put(batch.lines, this.key(batch))
-      return store.count()
-    })).then(() => {}, () => {})
-    await this.writing
+    this.queue = batches
+    for (const batch of batches) {
+      Object.assign(batch, { epoch: this.epoch, seq: this.seq++, attempt: undefined, left: undefined, kept: 0 })
+    }
+    return this.write(batches, stale)
+  }
+
+  /** What other pages sent meanwhile is no longer stored; of a part, the broker will tell. */
+  async reclaim() {
+    await this.lock(false)
+    const here = (await all(...this.place)).map(([key]) => `${key}`)
+    this.queue = this.queue.filter((batch) => {
+      if (batch.kept !== batch.lines.length || here.includes(`${this.key(batch)}`)) return true
+      batch.waiters.forEach((waiter) => waiter?.reject(new ProducerError('unknown', 'sent by another tab')))
+    })
   }
 
   /** @param {Batch} batch */
@@ -209,37 +149,25 @@ class Lane {
     this.queue.shift()
     await stored((store) => store.delete(this.key(batch))).catch(() => {})
   }
-
-  /** Sends what fits; what was under way, too, for it may be cut off. */
-  leave() {
-    this.growing = undefined
-    for (const [at, batch] of this.queue.entries()) {
-      if (batch.left) continue
-      if (this.owner.leaving + batch.bytes > KEEPALIVE_BYTES) break
-      batch.left = true
-      const attempt = this.post(batch, true, at > 0)
-      batch.attempt ??= attempt
-    }
-  }
 }
 
 /** @param {Batch} batch @returns {Batch[]} */
 function halves(batch) {
   const middle = batch.lines.length >> 1
-  return [[0, middle], [middle, batch.lines.length]].map(([from, to]) => {
-    const lines = batch.lines.slice(from, to)
-    const waiters = new Map([...batch.waiters].filter(([at]) => at >= from && at < to).map(([at, w]) => [at - from, w]))
-    return { ...batch, lines, waiters, bytes: sum(lines.map(size)) }
+  return [[0, middle], [middle]].map((place) => {
+    const lines = batch.lines.slice(...place)
+    return { ...batch, lines, waiters: batch.waiters.slice(...place), bytes: bytesOf(lines) }
   })
 }
 
 class Producer {
   counts = { sent: 0, dropped: 0 }
-  /** @type {number | undefined} */ timer
-  /** @type {(() => void)[]} */ waiting = []
+  failures = 0
+  sending = false
   away = false
-  /** Bytes under way that outlive the page. */
-  leaving = 0
+  /** @type {number | undefined} while a batch gathers */ gathering
+  /** @type {number | undefined} while it waits to try again */ retry
+  /** @type {(() => void)[]} */ waiting = []
   /** Bytes that wait in other tabs. */
   elsewhere = 0
 
@@ -247,17 +175,18 @@ class Producer {
   constructor(group, given) {
     this.options = {
       gatherMs: 1000, batchEvents: 50, batchBytes: 40_000, queueBytes: 1 << 20, retryMs: 500, retryMaxMs: 60_000,
-      timeoutMs: 30_000, adoptMs: 10_000, ...given,
+      timeoutMs: 30_000, adoptMs: 10_000, onDrop: (/** @type {Drop} */ drop) => console.warn('dropped', drop), ...given,
     }
     this.options.batchBytes = Math.min(this.options.batchBytes, KEEPALIVE_BYTES)
-    this.target = new URL(`/v1/groups/${encodeURIComponent(group)}/batch`, given.url ?? import.meta.url).href
-    this.lane = new Lane(this, fresh())
+    const base = given.url?.replace(/\/?$/, '/') ?? import.meta.url
+    this.target = new URL(`v1/groups/${encodeURIComponent(group)}/batch`, base).href
+    this.lane = new Lane(this.target, `web-${crypto.getRandomValues(new Uint32Array(4)).join('-')}`)
     this.lanes = new Set([this.lane])
     this.lane.writing = this.lane.lock(false).then(() => {}, () => {})
     addEventListener('visibilitychange', () => document.visibilityState === 'hidden' && this.leave())
     addEventListener('pagehide', () => this.hide())
     addEventListener('pageshow', (event) => event.persisted && this.back())
-    addEventListener('online', () => this.push(true))
+    addEventListener('online', () => this.again())
     setInterval(() => this.adopt(), this.options.adoptMs)
     this.adopt()
   }
@@ -265,107 +194,177 @@ class Producer {
   /** @param {unknown} event @param {Waiter} [waiter] */
   send(event, waiter) {
     const line = JSON.stringify(event)
-    if (line === undefined) throw new TypeError('an event is something that JSON can say')
-    if (this.elsewhere + this.queued().bytes + size(line) > this.options.queueBytes) {
-      return this.drop({ code: 'queue_full', events: [line] }, waiter && new Map([[0, waiter]]))
+    if (!line) throw new TypeError('no JSON')
+    if (this.elsewhere + this.bytes() + size(line) > this.options.queueBytes) {
+      return this.drop({ code: 'queue_full', events: [line] }, [waiter])
     }
-    this.lane.add(line, waiter)
-    if (waiter) queueMicrotask(() => this.push())
-    else if (this.lane.growing) this.timer ??= setTimeout(() => this.push(), this.options.gatherMs)
-    else this.lane.pump()
+    this.add(line, waiter)
   }
 
-  /** Sends what has gathered. @param {boolean} [anew] without a wait */
-  push(anew) {
-    clearTimeout(this.timer)
-    this.timer = undefined
+  /** @param {string} line @param {Waiter} [waiter] */
+  add(line, waiter) {
+    this.lane.add(line, waiter, this.options)
+    if (this.away) this.leave()
+    else if (waiter) queueMicrotask(() => this.push())
+    else if (this.lane.growing) this.gathering ??= setTimeout(() => this.push(), this.options.gatherMs)
+    else this.pump()
+  }
+
+  /** Sends what has gathered. */
+  push() {
+    clearTimeout(this.gathering)
+    this.gathering = undefined
     if (this.lane.growing) this.lane.growing.due = true
-    for (const lane of this.lanes) {
-      if (anew) lane.retryAt = 0
-      lane.pump()
+    this.pump()
+  }
+
+  /** Sends it without a wait. */
+  again() {
+    clearTimeout(this.retry)
+    this.retry = undefined
+    this.push()
+  }
+
+  /** Sends what there is, in order, the page's own first. */
+  async pump() {
+    if (this.sending) return
+    this.sending = true
+    for (;;) {
+      for (const lane of this.lanes) {
+        if (lane.queue.length > 0) continue
+        if (lane === this.lane) this.waiting.splice(0).forEach((resolve) => resolve())
+        else lane.release?.(), this.lanes.delete(lane)
+      }
+      const lane = [...this.lanes].find(({ queue: [batch], growing }) => batch && (batch !== growing || batch.due))
+      if (!lane || this.retry || this.away) break
+      const [batch] = lane.queue
+      if (batch === lane.growing) lane.growing = undefined
+      await lane.writing
+      const outcome = await (batch.attempt ??= this.post(lane, batch, false))
+      const { left } = batch
+      batch.attempt = batch.left = undefined
+      if (lane.queue[0] === batch) await this.settle(lane, batch, left, outcome)
+    }
+    this.sending = false
+  }
+
+  /** @param {Lane} lane @param {Batch} batch @param {boolean} keepalive @returns {Promise<Outcome>} */
+  async post(lane, batch, keepalive) {
+    const { token, timeoutMs } = this.options
+    const key = token ? `&token=${encodeURIComponent(token)}` : ''
+    const url = `${this.target}?producer=${lane.place[1]}&epoch=${batch.epoch}&seq=${batch.seq}${key}`
+    // text/plain and no header of ours: no preflight.
+    const body = batch.lines.join('\n')
+    if (keepalive) leaving += batch.bytes
+    try {
+      if (keepalive && !('keepalive' in Request.prototype)) throw 0
+      const signal = AbortSignal.timeout(timeoutMs)
+      const answer = await fetch(url, { method: 'POST', body, keepalive, credentials: 'omit', signal })
+      return { ...(await answer.json().catch(() => {})), status: answer.status }
+    } catch {
+      if (keepalive) navigator.sendBeacon(url, new Blob([body], { type: 'text/plain' }))
+      return { status: 0 }
+    } finally {
+      if (keepalive) leaving -= batch.bytes
     }
   }
 
-  /** @param {Lane} lane */
-  rested(lane) {
-    if (lane.queue.length > 0) return
-    if (lane === this.lane) return this.waiting.splice(0).forEach((resolve) => resolve())
-    lane.release?.()
-    this.lanes.delete(lane)
+  /** @param {Lane} lane @param {Batch} batch @param {boolean | undefined} left @param {Outcome} answer */
+  async settle(lane, batch, left, answer) {
+    const { status, code, detail, duplicate, first_offset, count = batch.lines.length } = answer
+    // Any other 2xx is not of the broker, or was cut off.
+    if (duplicate !== undefined) {
+      this.failures = 0
+      await lane.forget(batch)
+      batch.lines.forEach((line, at) => {
+        const waiter = batch.waiters[at]
+        // Another tab sent what was stored of it by then.
+        if (at >= count) return this.add(line, waiter)
+        this.counts.sent++
+        waiter?.resolve({ offset: first_offset >= 0 ? first_offset + at : undefined, duplicate })
+      })
+      return
+    }
+    // It is of others now, or came before those in front.
+    if (this.away || !this.lanes.has(lane) || (left && status === 409)) return
+    if (status < 300 || [408, 425, 429].includes(status) || status >= 500) {
+      const backoff = Math.min(this.options.retryMaxMs, this.options.retryMs * 2 ** this.failures++)
+      this.retry = setTimeout(() => this.again(), (answer.retry_after_ms ?? backoff / 2) * (1 + Math.random()))
+      return
+    }
+    let rest = lane.queue.slice(1)
+    if (status === 413 && batch.lines.length > 1) rest = [...halves(batch), ...rest]
+    else if (/^(producer|sequence)_/.test(code)) rest = lane.queue
+    else this.drop({ code: code ?? 'refused', status, detail, events: batch.lines }, batch.waiters)
+    await lane.renumber(rest, answer.epoch)
   }
 
   /** @returns {Promise<void>} */
   flush() {
-    if (this.lane.queue.length === 0) return Promise.resolve()
-    const flushed = new Promise((/** @type {(value?: any) => void} */ resolve) => this.waiting.push(resolve))
-    this.push()
-    return flushed
+    return new Promise((resolve) => (this.waiting.push(resolve), this.push()))
   }
 
-  queued() {
-    const batches = [...this.lanes].flatMap((lane) => lane.queue)
-    return { events: sum(batches.map(({ lines }) => lines.length)), bytes: sum(batches.map(({ bytes }) => bytes)) }
-  }
+  /** @param {(batch: Batch) => number} of */
+  total = (of) => sum([...this.lanes].flatMap(({ queue }) => queue.map(of)))
+  bytes = () => this.total((batch) => batch.bytes)
 
-  /** @param {Drop} drop @param {Map<number, Waiter>} [waiters] */
+  /** @param {Drop} drop @param {Batch['waiters']} waiters */
   drop(drop, waiters) {
     this.counts.dropped += drop.events.length
-    waiters?.forEach((waiter) => waiter.reject(new ProducerError(drop.code, drop.detail)))
-    queueMicrotask(() => this.options.onDrop?.(drop))
+    waiters.forEach((waiter) => waiter?.reject(new ProducerError(drop.code, drop.detail)))
+    queueMicrotask(() => this.options.onDrop(drop))
   }
 
   /** Takes over what pages left that are no more. */
   async adopt() {
-    if (this.away) return
-    const batches = await all(within(this.target)).catch(() => [])
-    const own = new Set([...this.lanes].map(({ id }) => id))
+    const batches = await all(this.target).catch(() => [])
     for (const id of new Set(batches.map(([[, id]]) => id))) {
-      const lane = new Lane(this, id)
-      if (own.has(id) || !(await lane.lock(true))) continue
+      const lane = new Lane(this.target, id)
+      // An answer after it went away would keep the page from coming back.
+      if ([...this.lanes].some((own) => own.place[1] === id) || !(await lane.lock(true))) continue
       await lane.load().catch(() => {})
+      if (this.away) return lane.release?.()
       this.lanes.add(lane)
-      lane.pump()
+      this.pump()
     }
-    this.elsewhere = Math.max(0, sum(batches.flatMap(([, lines]) => lines.map(size))) - this.queued().bytes)
+    this.elsewhere = Math.max(0, sum(batches.map(([, lines]) => bytesOf(lines))) - this.bytes())
   }
 
+  /** Sends what fits, again what is under way: it may be cut off. */
   leave() {
-    for (const lane of this.lanes) lane.leave()
+    for (const lane of this.lanes) {
+      lane.growing = undefined
+      for (const batch of lane.queue) {
+        if (batch.left) continue
+        if (leaving + batch.bytes > KEEPALIVE_BYTES) break
+        batch.left = true
+        const attempt = this.post(lane, batch, true)
+        batch.attempt ??= attempt
+      }
+    }
   }
 
   /** Others may send what is stored. */
   hide() {
     this.leave()
     this.away = true
-    // At once: a page that holds a lock cannot come back as it was.
+    // A page with a lock cannot come back as it was.
     for (const lane of this.lanes) lane.release?.()
+    this.lanes = new Set([this.lane])
   }
 
   /** The page is shown again as it was. */
   async back() {
-    for (const lane of this.lanes) {
-      lane.release?.()
-      await lane.lock(false).catch(() => {})
-      const keys = await stored((store) => store.getAllKeys(lane.range())).catch(() => undefined)
-      const here = new Set(keys?.map((key) => `${key}`))
-      const gone = (/** @type {Batch} */ batch) => keys && batch.kept && !here.has(`${lane.key(batch)}`)
-      lane.queue.filter(gone).forEach(({ waiters }) => {
-        waiters.forEach((waiter) => waiter.reject(new ProducerError('unknown', 'another tab has sent it')))
-      })
-      lane.queue = lane.queue.filter((batch) => !gone(batch))
-    }
+    await this.lane.reclaim().catch(() => {})
     this.away = false
-    this.push(true)
+    this.again()
     this.adopt()
   }
 }
 
-/** Pages without TLS have no `randomUUID`. */
-const fresh = () => `web-${Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join('')}`
-
 /**
- * A producer into a group. `send` never waits and never fails but for what is no JSON; `send.confirmed` completes when
- * the event is durable; `flush` when nothing waits.
+ * `send` never waits, and fails only for what is no JSON; `send.confirmed` completes when the event is durable; `flush`
+ * when nothing waits.
  * @param {string} group @param {Options} [options]
  */
 export function producer(group, options = {}) {
@@ -373,7 +372,6 @@ export function producer(group, options = {}) {
   const send = (/** @type {unknown} */ event) => it.send(event)
   /** @param {unknown} event @returns {Promise<Receipt>} */
   send.confirmed = (event) => new Promise((resolve, reject) => it.send(event, { resolve, reject }))
-  /** How many events were sent, dropped, and wait. */
-  const stats = () => ({ ...it.counts, queued: it.queued().events })
+  const stats = () => ({ ...it.counts, queued: it.total(({ lines }) => lines.length) })
   return { send, flush: () => it.flush(), stats }
 }

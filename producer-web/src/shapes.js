@@ -22,14 +22,14 @@
  * @property {number} [retryMaxMs] 60 000
  * @property {number} [timeoutMs] a request without an answer has failed: 30 000
  * @property {number} [adoptMs] how often to look for what other tabs have waiting, or have left: 10 000
- * @property {(drop: Drop) => void} [onDrop]
+ * @property {(drop: Drop) => void} [onDrop] a warning on the console
  */
 
 /** @typedef {{resolve(receipt: Receipt): void, reject(error: Error): void}} Waiter */
 
 /**
- * What became of a request: status 0 without an answer; `early` if it was sent before those in front were answered.
- * @typedef {{status: number, early: boolean, body: any}} Outcome
+ * What became of a request: the broker's answer with its status; 0 without one.
+ * @typedef {{[name: string]: any, status: number}} Outcome
  */
 
 /**
@@ -39,7 +39,7 @@
  * @property {number} seq
  * @property {string[]} lines
  * @property {number} bytes
- * @property {Map<number, Waiter>} waiters by place
+ * @property {(Waiter | undefined)[]} waiters of each line
  * @property {number} [kept] how many lines are in IndexedDB
  * @property {boolean} [due] to be sent now, even if it could grow
  * @property {boolean} [left] sent as the page went away

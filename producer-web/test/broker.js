@@ -6,6 +6,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
@@ -65,31 +66,33 @@ async function startBroker({ guarded = false, group = '' }) {
   const url = announced()
   const ask = async (path, options) => {
     const answer = await fetch(url + path, { ...options, headers: admin ? { Authorization: `Bearer ${admin}` } : {} })
-    assert.ok(answer.ok, `${path}: ${answer.status}`)
-    return answer.json()
+    const text = await answer.text()
+    assert.ok(answer.ok, `${path}: ${answer.status} ${text}`)
+    return text && JSON.parse(text)
   }
   await ask('/v1/groups/clicks', { method: 'PUT', body: group })
   const events = async () => {
     const { events } = await ask('/v1/groups/clicks/events?limit=10000&max_bytes=16MiB')
     return events.map(({ data }) => data)
   }
-  /** A key that pages of one origin may produce with. */
-  const key = async (origin) => {
-    const body = JSON.stringify({ scopes: ['produce'], groups: ['clicks'], origins: [origin] })
-    return (await ask('/v1/tokens', { method: 'POST', body })).token
+  /** A key that pages of one origin may produce with, and its id. */
+  const key = async (origin, settings) => {
+    const body = JSON.stringify({ scopes: ['produce'], groups: ['clicks'], origins: [origin], ...settings })
+    return ask('/v1/tokens', { method: 'POST', body })
   }
+  const revoke = (id) => ask(`/v1/tokens/${id}`, { method: 'DELETE' })
   const stop = async () => {
     const ended = new Promise((resolve) => child.once('exit', resolve))
     child.kill()
     await ended
     await rm(directory, { recursive: true })
   }
-  return { url, events, key, stop }
+  return { url, events, key, revoke, stop }
 }
 
 /**
- * Passes requests on. `seen` are their methods, targets and bodies; `fault`, asked before each, may answer a status, a
- * whole answer, 'down' (nothing is passed on), or 'mute' (it is passed on, and its answer is lost).
+ * Passes requests on. `seen` are their methods, targets and bodies; `fault`, asked before each, may answer a status with
+ * a body or a text, 'down' (nothing is passed on), or 'mute' (it is passed on, and its answer is lost).
  */
 async function startProxy(to) {
   const proxy = { seen: [], fault: () => undefined }
@@ -103,7 +106,7 @@ async function startProxy(to) {
     if (fault && fault !== 'mute') {
       const cors = { 'Access-Control-Allow-Origin': '*', 'Content-Type': 'application/problem+json' }
       response.writeHead(fault.status, cors)
-      return void response.end(JSON.stringify(fault.body ?? {}))
+      return void response.end(fault.text ?? JSON.stringify(fault.body ?? {}))
     }
     const { method, headers } = request
     const onward = http.request(new URL(request.url, to), { method, headers, agent: false }, (answer) => {
@@ -122,6 +125,8 @@ export async function startStage({ bfcache = false, ...settings } = {}) {
   const broker = await startBroker(settings)
   const proxy = await startProxy(broker.url)
   const site = await listen(async (request, response) => {
+    // Keeps the quota of the page that asks.
+    if (request.url === '/held') return
     response.writeHead(200, { 'Content-Type': 'text/html' })
     if (request.url.startsWith('/example?')) return void response.end(await readFile(EXAMPLE))
     const options = JSON.parse(new URL(request.url, 'http://site').searchParams.get('options') ?? 'null')
@@ -155,6 +160,21 @@ export async function startStage({ bfcache = false, ...settings } = {}) {
   }
   return { broker, proxy, site, context, page, holds, stop }
 }
+
+/** A test with a stage of its own. */
+export const staged = (name, options, story) => test(name, async () => {
+  const stage = await startStage(options)
+  try {
+    await story(stage)
+  } finally {
+    await stage.stop()
+  }
+})
+
+/** Sends the events in a page. */
+export const send = (page, events) => page.evaluate((events) => events.forEach((event) => p.send(event)), events)
+export const queued = (page) => page.evaluate(() => p.stats().queued)
+export const posts = ({ proxy }) => proxy.seen.filter(({ method }) => method === 'POST')
 
 /** The numbers from `from` up to `to`, without it, as events. */
 export const numbers = (from, to) => Array.from({ length: to - from }, (_, at) => ({ n: from + at }))

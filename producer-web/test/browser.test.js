@@ -1,24 +1,8 @@
-// What a page sends is in the log once, whatever happens to the page, the network and the broker.
+// What a page sends is in the log once, whatever happens to the network, the broker and the store.
 
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { eventually, numbers, startStage } from './broker.js'
-
-const staged = (name, options, story) => test(name, async () => {
-  const stage = await startStage(options)
-  try {
-    await story(stage)
-  } finally {
-    await stage.stop()
-  }
-})
-
-/** Sends the events in a page. */
-const send = (page, events) => page.evaluate((events) => events.forEach((event) => p.send(event)), events)
-const queued = (page) => page.evaluate(() => p.stats().queued)
-const posts = ({ proxy }) => proxy.seen.filter(({ method }) => method === 'POST')
-const sequence = ({ target }) => Number(new URL(target, 'http://b').searchParams.get('seq'))
+import { eventually, numbers, posts, queued, send, staged } from './broker.js'
 
 staged('events are gathered into batches, sent in order, and the counts tell', {}, async (stage) => {
   const page = await stage.page()
@@ -35,31 +19,6 @@ staged('a confirmed event has its offset, and those that wait together share a r
   assert.deepEqual(receipts, [0, 1, 2].map((offset) => ({ offset, duplicate: false })))
   await stage.holds(numbers(0, 3))
   assert.equal(posts(stage).length, 1)
-})
-
-staged('a tab that is closed while it gathers loses nothing', {}, async (stage) => {
-  const page = await stage.page({ gatherMs: 60_000 })
-  await send(page, numbers(0, 7))
-  await page.close({ runBeforeUnload: true })
-  await stage.holds(numbers(0, 7))
-})
-
-staged('a page that is left with a request under way loses and repeats nothing', {}, async (stage) => {
-  const page = await stage.page()
-  let release
-  const held = new Promise((resolve) => (release = resolve))
-  let first = true
-  stage.proxy.fault = () => first ? ((first = false), held) : undefined
-  await send(page, numbers(0, 50))
-  await eventually('a request under way', () => posts(stage).length === 1)
-  await send(page, numbers(50, 60))
-  await page.goto('about:blank')
-  await eventually('it is sent once more', () => posts(stage).length >= 2)
-  release()
-  const other = await stage.page()
-  await stage.holds(numbers(0, 60))
-  await eventually('nothing is left', async () => (await queued(other)) === 0)
-  await stage.holds(numbers(0, 60))
 })
 
 staged('offline, then a reload, then online: everything arrives once, in order', {}, async (stage) => {
@@ -109,31 +68,6 @@ staged('two tabs are two producers, and one sends what the other left', {}, asyn
   await stage.holds([...tabs, ...numbers(60, 70)])
 })
 
-staged('503 and then recovery: it waits as long as the broker says', {}, async (stage) => {
-  const page = await stage.page({ retryMs: 60_000, retryMaxMs: 60_000 })
-  let refusals = 3
-  stage.proxy.fault = () => refusals-- > 0 ? { status: 503, body: { code: 'overloaded', retry_after_ms: 20 } } : undefined
-  await send(page, numbers(0, 5))
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 5))
-  const [one, ...others] = posts(stage)
-  assert.equal(others.length, 3)
-  others.forEach((other) => assert.deepEqual(other, one))
-})
-
-staged('408, 425, 429 and 5xx are tried again, with the same bytes under the same number', {}, async (stage) => {
-  const page = await stage.page()
-  const statuses = [408, 425, 429, 500, 502, 507]
-  stage.proxy.fault = () => statuses.length > 0 ? { status: statuses.shift() } : undefined
-  await send(page, numbers(0, 5))
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 5))
-  const [one, ...others] = posts(stage)
-  assert.equal(others.length, 6)
-  others.forEach((other) => assert.deepEqual(other, one))
-  assert.deepEqual(await page.evaluate(() => p.stats()), { sent: 5, dropped: 0, queued: 0 })
-})
-
 staged('a request with a header of its own is preceded by one that asks for leave: `holds` would see it', {}, async (stage) => {
   const page = await stage.page()
   await send(page, numbers(0, 1))
@@ -143,49 +77,6 @@ staged('a request with a header of its own is preceded by one that asks for leav
   ])
   await ask({ 'Content-Type': 'application/json' })
   await assert.rejects(stage.holds(numbers(0, 1)), ({ actual }) => actual?.[0]?.method === 'OPTIONS')
-})
-
-for (const [what, script] of [
-  ['without `keepalive`', () => delete Request.prototype.keepalive],
-  ['where `fetch` fails as the page goes away', () => {
-    const { fetch } = globalThis
-    globalThis.fetch = (url, options) => (options.keepalive ? Promise.reject(new TypeError('quota')) : fetch(url, options))
-  }],
-]) {
-  staged(`${what}, what waits leaves as a beacon`, {}, async (stage) => {
-    await stage.context.addInitScript(script)
-    const page = await stage.page({ gatherMs: 60_000 })
-    await send(page, numbers(0, 7))
-    await eventually('they are queued', async () => (await queued(page)) === 7)
-    await page.goto('about:blank')
-    // No other page of the origin is there that could have sent them.
-    await stage.holds(numbers(0, 7))
-    assert.equal(posts(stage).length, 1)
-  })
-}
-
-staged('a batch that is too large is halved until it fits; what never fits is dropped alone', {
-  group: '{"max_batch_bytes":"1KiB","max_event_bytes":"1KiB"}',
-}, async (stage) => {
-  const page = await stage.page()
-  await send(page, [...numbers(0, 100), { big: 'x'.repeat(2000) }, ...numbers(100, 200)])
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 200))
-  const drops = await page.evaluate(() => drops)
-  assert.deepEqual(drops.map(({ status, events }) => [status, events.length]), [[413, 1]])
-  assert.deepEqual(await page.evaluate(() => p.stats()), { sent: 200, dropped: 1, queued: 0 })
-})
-
-staged('what the broker refuses is dropped, told, and holds nothing up', {}, async (stage) => {
-  const page = await stage.page()
-  let first = true
-  stage.proxy.fault = () => first ? ((first = false), { status: 400, body: { code: 'bad_line' } }) : undefined
-  const refused = await page.evaluate(() => p.send.confirmed({ n: -1 }).catch((error) => error.code))
-  assert.equal(refused, 'bad_line')
-  await send(page, numbers(0, 3))
-  await stage.holds(numbers(0, 3))
-  const drops = await page.evaluate(() => drops.map(({ code, status, events }) => ({ code, status, events })))
-  assert.deepEqual(drops, [{ code: 'bad_line', status: 400, events: ['{"n":-1}'] }])
 })
 
 staged('the queue is capped, and what it does not take is counted', {}, async (stage) => {
@@ -225,63 +116,72 @@ staged('tabs share the cap of the queue', {}, async (stage) => {
   })
 })
 
-staged('a producer that the broker forgot begins again', {}, async (stage) => {
-  const page = await stage.page()
-  await send(page, numbers(0, 1))
-  await page.evaluate(() => p.flush())
-  let first = true
-  stage.proxy.fault = () => first ? ((first = false), { status: 409, body: { code: 'producer_unknown', expected_seq: 0 } }) : undefined
-  await send(page, numbers(1, 3))
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 3))
-  const last = posts(stage).at(-1)
-  assert.equal(sequence(last), 0)
-})
-
-staged('a page in the back/forward cache leaves nothing behind and goes on', { bfcache: true }, async (stage) => {
-  const page = await stage.page({ gatherMs: 60_000 })
-  await page.evaluate(() => (globalThis.kept = true))
-  await send(page, numbers(0, 5))
-  await page.goto('data:text/html,other')
-  await stage.holds(numbers(0, 5))
-  await page.goBack({ waitUntil: 'commit' })
-  await page.waitForFunction('globalThis.p')
-  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
-  await send(page, numbers(5, 9))
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 9))
-})
-
-staged('what a page in the back/forward cache has left is sent by another, and not again', { bfcache: true }, async (stage) => {
-  const page = await stage.page()
-  await page.evaluate(() => (globalThis.kept = true))
-  stage.proxy.fault = () => 'down'
-  await send(page, numbers(0, 5))
-  await eventually('an attempt', () => posts(stage).length > 0)
-  await page.goto('data:text/html,other')
-  const other = await stage.page()
-  await eventually('the other page has them', async () => (await queued(other)) === 5)
-  stage.proxy.fault = () => undefined
-  await stage.holds(numbers(0, 5))
-  await page.goBack({ waitUntil: 'commit' })
-  await page.waitForFunction('globalThis.p')
-  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
-  await send(page, numbers(5, 9))
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 9))
-})
-
-staged('a key that can only produce stands in the URL, for pages of its own origin', { guarded: true }, async (stage) => {
-  const page = await stage.page({ token: await stage.broker.key(stage.site.url) })
-  await send(page, numbers(0, 3))
-  await page.evaluate(() => p.flush())
-  await stage.holds(numbers(0, 3))
-})
-
 staged('without IndexedDB, or where pages may not use it, events are sent all the same', {}, async (stage) => {
   await stage.context.addInitScript(() => Object.defineProperty(navigator, 'locks', { value: undefined }))
   const page = await stage.page()
   await send(page, numbers(0, 3))
   await page.evaluate(() => p.flush())
   await stage.holds(numbers(0, 3))
+})
+
+staged('a store that fails holds nothing up', {}, async (stage) => {
+  await stage.context.addInitScript(() => {
+    const { put } = IDBObjectStore.prototype
+    IDBObjectStore.prototype.put = function (...given) {
+      const request = put.apply(this, given)
+      this.transaction.abort()
+      return request
+    }
+  })
+  const page = await stage.page()
+  await send(page, numbers(0, 60))
+  await page.evaluate(() => p.flush())
+  await stage.holds(numbers(0, 60))
+})
+
+staged('a page may delete the database: nothing waits for that, and what comes then is stored again', {}, async (stage) => {
+  const page = await stage.page()
+  stage.proxy.fault = () => 'down'
+  await send(page, numbers(0, 3))
+  await eventually('an attempt', () => posts(stage).length > 0)
+  const deleted = await page.evaluate(() => new Promise((resolve) => {
+    const request = indexedDB.deleteDatabase('eddyline-producer')
+    for (const name of ['success', 'error', 'blocked']) request.addEventListener(name, () => resolve(name))
+  }))
+  assert.equal(deleted, 'success')
+  stage.proxy.fault = () => undefined
+  await page.evaluate(() => p.flush())
+  stage.proxy.fault = () => 'down'
+  const before = posts(stage).length
+  await send(page, numbers(3, 5))
+  await eventually('an attempt', () => posts(stage).length > before)
+  await page.close()
+  stage.proxy.fault = () => undefined
+  await stage.page()
+  await stage.holds(numbers(0, 5))
+})
+
+staged('what many closed tabs have left is sent one request at a time', {}, async (stage) => {
+  stage.proxy.fault = () => 'down'
+  for (let tab = 0; tab < 6; tab++) {
+    const page = await stage.page({ adoptMs: 60_000 })
+    const before = posts(stage).length
+    await send(page, numbers(tab, tab + 1))
+    await eventually('an attempt', () => posts(stage).length > before)
+    await page.close()
+  }
+  stage.proxy.fault = () => undefined
+  await stage.context.addInitScript(() => {
+    const { fetch } = globalThis
+    let underWay = 0
+    globalThis.most = 0
+    globalThis.fetch = (...given) => {
+      globalThis.most = Math.max(most, ++underWay)
+      return fetch(...given).finally(() => underWay--)
+    }
+  })
+  const page = await stage.page()
+  await eventually('all events', async () => (await stage.broker.events()).length === 6)
+  assert.deepEqual((await stage.broker.events()).map(({ n }) => n).sort(), [0, 1, 2, 3, 4, 5])
+  assert.equal(await page.evaluate(() => most), 1)
 })
