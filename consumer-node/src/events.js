@@ -169,7 +169,7 @@ export class ConsumedEvent {
 
   /** Aborted when it cannot be acked any more. @returns {AbortSignal} */
   get signal() {
-    return this.batch.tenure.signal
+    return this.batch.signal
   }
 
   /**

@@ -255,6 +255,32 @@ test('the command prints events of several groups, and SIGTERM ends it behind th
   }
 })
 
+test('nodes whose supervisor is killed finish, leave and end', async (t) => {
+  const { broker, admin, directory } = await started(t)
+  await admin.createGroup('g')
+  await admin.subscribe('g', 'c', 'earliest')
+  await admin.approve('g', 'c', { lease: '1h' })
+  const handler = path.join(directory, 'slow.mjs')
+  await writeFile(handler, `
+    import { existsSync, writeFileSync } from 'node:fs'
+    const file = (name) => new URL(name, import.meta.url)
+    export default async () => {
+      writeFileSync(file('pid'), String(process.pid))
+      while (!existsSync(file('go'))) await new Promise((resolve) => setTimeout(resolve, 10))
+    }`)
+  await broker.produce('g', numbered(3))
+  const child = spawn(process.execPath, [cli, '--group', 'g', '--name', 'c', '--nodes', '2', '--url', broker.url, handler], { stdio: 'ignore' })
+  t.after(() => void child.kill('SIGKILL'))
+  const pid = () => readFile(path.join(directory, 'pid'), 'utf8').catch(() => '')
+  await eventually('a handler is under way', pid)
+  child.kill('SIGKILL')
+  await writeFile(path.join(directory, 'go'), '')
+  const left = async () => (await admin.consumer('g', 'c')).session === null
+  // Whoever stands by might still be given the session, and leaves it, too.
+  await eventually('the node has ended', async () => !alive(Number(await pid())) && (await left()))
+  assert.notEqual((await admin.consumer('g', 'c')).cursor.acked_offset, null, 'what was under way was finished')
+})
+
 test('nodes wait for whoever reads what they print, and a second signal ends them all the same', async (t) => {
   const { broker, admin } = await started(t)
   const total = 30_000
@@ -408,6 +434,15 @@ test('the tail example shows what is there and what comes', async (t) => {
   child.kill('SIGTERM')
   assert.deepEqual(await ended, [0, null])
 })
+
+/** @param {number} pid */
+function alive(pid) {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
 
 /**
  * What stands on a terminal behind `text`.

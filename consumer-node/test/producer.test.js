@@ -81,6 +81,25 @@ test('a batch that is refused takes no other with it', async (t) => {
   await producer.close()
 })
 
+test('a connection that falls silent is given up, and what it took is sent again and stored once', async (t) => {
+  const broker = await Broker.start(t)
+  const proxy = await Proxy.start(t, broker.port)
+  const producer = new Producer({ url: proxy.url, group: 'g', maxEvents: 1, requestTimeout: 500 })
+  t.after(() => producer.close({ timeout: 0 }))
+  /** @type {string[]} */
+  const told = []
+  producer.on('reconnecting', ({ error }) => told.push(error.message))
+  await producer.send(0)
+  // The broker stores them, and nobody hears of it.
+  proxy.silence('answers')
+  const sending = [1, 2, 3].map((value) => producer.send(value))
+  await eventually('they are stored', async () => (await eventsOf(broker)).length === 4)
+  assert.deepEqual((await Promise.all(sending)).map(({ offset }) => offset), [1, 2, 3])
+  assert.ok(told.some((message) => /no answer for 500 ms/.test(message)), told.join())
+  assert.deepEqual((await eventsOf(broker)).map(({ data }) => data), [0, 1, 2, 3])
+  await producer.close()
+})
+
 test('of events that were sent together only the one that is refused is rejected', async (t) => {
   const broker = await Broker.start(t)
   const admin = new Admin({ url: broker.url })

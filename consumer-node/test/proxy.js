@@ -24,13 +24,13 @@ export class Proxy {
   /** @param {number} port */
   constructor(port) {
     this.url = ''
-    /** @type {Set<import('node:net').Socket>} */
-    this.sockets = new Set()
+    /** @type {Map<import('node:net').Socket, 'near' | 'far'>} */
+    this.sockets = new Map()
     this.resets = 0
     this.server = createServer((near) => {
       const far = connect(port, '127.0.0.1')
-      for (const socket of [near, far]) {
-        this.sockets.add(socket)
+      for (const [socket, side] of /** @type {const} */ ([[near, 'near'], [far, 'far']])) {
+        this.sockets.set(socket, side)
         socket.on('error', () => {})
         socket.on('close', () => {
           this.sockets.delete(socket)
@@ -43,14 +43,17 @@ export class Proxy {
     })
   }
 
-  /** Has every connection fall silent, as if a cable were cut. */
-  silence() {
-    for (const socket of this.sockets) socket.unpipe().pause()
+  /**
+   * Has every connection fall silent, as if a cable were cut.
+   * @param {'both' | 'answers'} [ways]
+   */
+  silence(ways = 'both') {
+    for (const [socket, side] of this.sockets) if (ways === 'both' || side === 'far') socket.unpipe().pause()
   }
 
   /** Resets every connection. */
   reset() {
-    for (const socket of this.sockets) {
+    for (const socket of this.sockets.keys()) {
       this.resets++
       socket.resetAndDestroy()
     }
