@@ -33,7 +33,13 @@ test('the tarball works in an empty project, and the README begins with lines th
 
   await writeFile(path.join(project, 'typed.ts'), `
     import { Admin, Consumer, Producer, Supervisor, EddylineError, type ConsumedEvent } from '@eddyline/consumer'
-    const consumer = new Consumer({ group: 'g', name: 'c', mode: 'stream' })
+    import type { AckResult, ConsumerOptions, ConsumerStatus, Handler, ProducerOptions, Receipt, RunOptions, SupervisorOptions, Token } from '@eddyline/consumer'
+    const token: Token = async () => 'edl_1'
+    const options: ConsumerOptions = { group: 'g', name: 'c', mode: 'stream', token }
+    const consumer = new Consumer(options)
+    export const print: Handler = (event, { signal, attempt }) => console.log(event.key, signal.aborted, attempt)
+    export const rest: [AckResult, ConsumerStatus['state'], RunOptions, SupervisorOptions] = ['held', 'live', { retries: 1 }, { group: 'g', name: 'c' }]
+    export const receipt = async (to: ProducerOptions): Promise<Receipt> => new Producer(to).send({ a: 1 }, { key: 'k' })
     export const acked: Promise<'acked' | 'held' | 'dropped'> = consumer.ack(1)
     export const handler = async (event: ConsumedEvent) => { const offset: number = event.offset; await event.ack(); return offset }
     export const sent: Promise<{ offset: number | undefined; duplicate: boolean }> = new Producer({ group: 'g' }).send(1)
