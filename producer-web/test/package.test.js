@@ -75,10 +75,17 @@ test('a click on the example page shows up in its log', async () => {
   try {
     const page = await stage.context.newPage()
     await page.goto(`${stage.site.url}/example?broker=${stage.proxy.url}`)
+    const says = (id, text) => page.waitForFunction(([id, text]) => document.getElementById(id).textContent.includes(text), [id, text])
     await page.click('#click')
-    await page.waitForFunction("document.getElementById('log').textContent.includes('clicked')")
-    await page.click('#click')
-    await page.waitForFunction("document.getElementById('stats').textContent === 'durable at offset 1'")
+    await says('log', '{"clicked":"once"')
+    await says('stats', 'durable at offset 0')
+    await page.click('#many')
+    await says('stats', '101 sent, 0 waiting, 0 dropped')
+    await says('log', '"n":100}')
+    await page.reload()
+    await says('log', '"n":100}')
+    await page.goto(`${stage.site.url}/example?broker=http://127.0.0.1:9`)
+    await says('stats', 'No broker at http://127.0.0.1:9')
   } finally {
     await stage.stop()
   }
