@@ -1,4 +1,4 @@
-// The shapes that producer.js takes and gives, for editors and tsc alone: no page loads this file.
+// What editors and tsc see of the package: producer.js, and the shapes that it takes and gives. No page loads this file.
 
 /**
  * Events (as JSON) that are given up, and why: the broker's code, or `queue_full`.
@@ -46,4 +46,4 @@
  * @property {Promise<Outcome>} [attempt] under way
  */
 
-export {}
+export * from './producer.js'

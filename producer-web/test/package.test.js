@@ -27,10 +27,11 @@ test('the tarball works in an empty project, with its types', () => {
     assert.ok(paths.every((path) => !path.startsWith('test')), `${paths}`)
     writeFileSync(join(project, 'package.json'), '{"type":"module"}')
     run('npm', 'install', `./${filename}`, '--offline', '--no-audit', '--no-fund', '--loglevel=error')
-    const use = `import { producer, ProducerError } from '@eddyline/producer'
+    const use = `import { producer, ProducerError, type Drop, type Options } from '@eddyline/producer'
+      const options: Options = { url: 'http://localhost', onDrop: ({ code }: Drop) => console.log(code) }
       export const error: Error = new ProducerError('a')
       export async function use(): Promise<number | undefined> {
-        const clicks = producer('clicks', { url: 'http://localhost', onDrop: ({ code }) => console.log(code) })
+        const clicks = producer('clicks', options)
         clicks.send({ a: 1 })
         const dropped: number = clicks.stats().dropped
         return dropped + ((await clicks.send.confirmed({ a: 1 })).offset ?? 0)
