@@ -171,10 +171,10 @@ test('a handler that blocks the event loop keeps its lease', async (t) => {
   const { url, admin, produce } = await started(t)
   await produce(2)
   await admin.subscribe('g', 'c', 'earliest')
-  await admin.approve('g', 'c', { lease: '300ms' })
+  await admin.approve('g', 'c', { lease: '1s' })
   const consumer = consume(t, { url, group: 'g', name: 'c', max: 1 })
   for await (const event of consumer) {
-    if (event.offset === 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500)
+    if (event.offset === 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 3000)
     assert.equal(await event.ack(), 'acked', 'the lease is still held')
     if (event.offset === 1) break
   }
@@ -184,7 +184,7 @@ test('one reads, one stands by and goes on when the first leaves or is silent', 
   const { url, admin, produce } = await started(t)
   await produce(3)
   await admin.subscribe('g', 'c', 'earliest')
-  await admin.approve('g', 'c', { lease: '200ms' })
+  await admin.approve('g', 'c', { lease: '1s' })
   const first = new Consumer({ url, group: 'g', name: 'c' })
   const read = first[Symbol.asyncIterator]()
   assert.equal((await read.next()).value?.offset, 0)

@@ -28,6 +28,8 @@ for (const mode of /** @type {const} */ (['next', 'stream'])) {
         await broker.up()
       }
     })()
+    // Else nothing would come any more, and nobody would hear why.
+    killer.catch(() => consumer.close({ timeout: 0 }))
     /** @type {Map<number, number>} */
     const times = new Map()
     for await (const batch of consumer.batches()) {

@@ -60,7 +60,7 @@ test('a node that stands still is taken over from, and when it goes on it is fen
   const total = 600
   await broker.produce('g', numbered(total), '/user')
   await admin.subscribe('g', 'c', 'earliest')
-  await admin.approve('g', 'c', { lease: '300ms' })
+  await admin.approve('g', 'c', { lease: '1s' })
   process.env.COUNTS = directory
   const supervisor = new Supervisor({
     url: broker.url, group: 'g', name: 'c', nodes: 2, handler: example('aggregate'), consumer: { max: 20, waitMs: 500 },
@@ -119,7 +119,7 @@ test('what another start cannot change is told in a line, and ends all nodes at 
     t.after(() => supervisor.kill())
     /** @type {string[]} */
     const lines = []
-    supervisor.on('line', ({ line }) => lines.push(line))
+    supervisor.on('line', ({ stream, line }) => stream === 'stderr' && lines.push(line))
     const events = /** @type {string[]} */ ([])
     for (const name of /** @type {const} */ (['restart', 'failed'])) supervisor.on(name, () => events.push(name))
     await assert.rejects(supervisor.run(), { code, status })

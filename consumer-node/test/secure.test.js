@@ -44,7 +44,7 @@ test('a token that is revoked while it is used is followed by the next one, and 
   await Promise.all(numbered(400).map((value) => producer.send(value)))
   await producer.close()
   await admin.subscribe('g', 'c', 'earliest')
-  await admin.approve('g', 'c', { lease: '300ms' })
+  await admin.approve('g', 'c', { lease: '3s' })
   const issue = async () => admin.http.json('POST', '/tokens', { json: { scopes: ['consume'], groups: ['g'] } })
   for (const mode of /** @type {const} */ (['next', 'stream'])) {
     const issued = /** @type {{ id: string, token: string }[]} */ ([])
@@ -129,7 +129,7 @@ test('the lease of a consumer that only waits is renewed with the token that fol
   const { url, admin } = await guarded(t)
   await admin.createGroup('g')
   await admin.subscribe('g', 'c', 'earliest')
-  await admin.approve('g', 'c', { lease: '300ms' })
+  await admin.approve('g', 'c', { lease: '3s' })
   const issued = /** @type {{ id: string, token: string }[]} */ ([])
   const token = async () => {
     issued.push(await admin.http.json('POST', '/tokens', { json: { scopes: ['consume'], groups: ['g'] } }))
@@ -158,7 +158,7 @@ test('through TLS: reading, renewing and producing, with a certificate that the 
   await new Admin({ url: broker.url }).createGroup('g')
   const admin = new Admin({ url: broker.url })
   await admin.subscribe('g', 'c', 'earliest')
-  await admin.approve('g', 'c', { lease: '200ms' })
+  await admin.approve('g', 'c', { lease: '1s' })
   /** @type {string[]} */
   const held = []
   const story = `
@@ -185,7 +185,7 @@ test('through TLS: reading, renewing and producing, with a certificate that the 
     const { stdin, stdout } = running.child
     stdout?.once('data', async () => {
       // Longer than the lease: it is held because it is renewed.
-      await sleep(600)
+      await sleep(2500)
       const taken = await admin.http.json('POST', '/groups/g/consumers/c/session').catch(({ code }) => code)
       stdin?.end()
       held.push(taken)
