@@ -191,7 +191,7 @@ pub struct ProduceArguments {
     /// producer name of its own in the query.
     #[arg(long, conflicts_with_all = ["format", "pipeline", "keys", "full_answers"])]
     pub browser_like: bool,
-    /// Origin of the pages, such as https://shop.example; the broker must allow it [default: the broker's own].
+    /// Origin of the pages, such as `https://shop.example`; the broker must allow it [default: the broker's own].
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Option<String>,
     /// Events in a request; 1 posts single events [default: 1, browsers 10].
