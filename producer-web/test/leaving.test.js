@@ -6,6 +6,19 @@ import { eventually, numbers, posts, queued, send, staged } from './broker.js'
 /** A page whose store answers after it has gone away is not kept by the browser: here it looks at nothing of itself. */
 const QUIET = { adoptMs: 60_000 }
 
+/** Goes on to another page, for which the browser keeps this one. */
+async function leave(page) {
+  await page.evaluate(() => (globalThis.kept = true))
+  await page.goto('data:text/html,other')
+}
+
+/** Goes back to the page that was left: the same one, not loaded again. */
+async function comeBack(page) {
+  await page.goBack({ waitUntil: 'commit' })
+  await page.waitForFunction('globalThis.p')
+  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
+}
+
 staged('a tab that is closed while it gathers loses nothing', {}, async (stage) => {
   const page = await stage.page({ gatherMs: 60_000 })
   await send(page, numbers(0, 7))
@@ -52,13 +65,10 @@ for (const [what, script] of [
 
 staged('a page in the back/forward cache leaves nothing behind and goes on', { bfcache: true }, async (stage) => {
   const page = await stage.page({ ...QUIET, gatherMs: 60_000 })
-  await page.evaluate(() => (globalThis.kept = true))
   await send(page, numbers(0, 5))
-  await page.goto('data:text/html,other')
+  await leave(page)
   await stage.holds(numbers(0, 5))
-  await page.goBack({ waitUntil: 'commit' })
-  await page.waitForFunction('globalThis.p')
-  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
+  await comeBack(page)
   await send(page, numbers(5, 9))
   await page.evaluate(() => p.flush())
   await stage.holds(numbers(0, 9))
@@ -66,18 +76,15 @@ staged('a page in the back/forward cache leaves nothing behind and goes on', { b
 
 staged('what a page in the back/forward cache has left is sent by another, and not again', { bfcache: true }, async (stage) => {
   const page = await stage.page(QUIET)
-  await page.evaluate(() => (globalThis.kept = true))
   stage.proxy.fault = () => 'down'
   await send(page, numbers(0, 5))
   await eventually('an attempt', () => posts(stage).length > 0)
-  await page.goto('data:text/html,other')
+  await leave(page)
   const other = await stage.page()
   await eventually('the other page has them', async () => (await queued(other)) === 5)
   stage.proxy.fault = () => undefined
   await stage.holds(numbers(0, 5))
-  await page.goBack({ waitUntil: 'commit' })
-  await page.waitForFunction('globalThis.p')
-  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
+  await comeBack(page)
   await send(page, numbers(5, 9))
   await page.evaluate(() => p.flush())
   await stage.holds(numbers(0, 9))
@@ -85,7 +92,6 @@ staged('what a page in the back/forward cache has left is sent by another, and n
 
 staged('a page in the back/forward cache sends what another could not have had', { bfcache: true }, async (stage) => {
   const page = await stage.page({ ...QUIET, gatherMs: 60_000 })
-  await page.evaluate(() => (globalThis.kept = true))
   stage.proxy.fault = () => 'down'
   await send(page, numbers(0, 3))
   // The first three are stored when this comes behind them.
@@ -99,14 +105,12 @@ staged('a page in the back/forward cache sends what another could not have had',
     p.send({ n: 3 })
     p.send({ n: 4 })
   })
-  await page.goto('data:text/html,other')
+  await leave(page)
   const other = await stage.page()
   await eventually('the other page has some', async () => (await queued(other)) === 3)
   stage.proxy.fault = () => undefined
   await stage.holds(numbers(0, 3))
-  await page.goBack({ waitUntil: 'commit' })
-  await page.waitForFunction('globalThis.p')
-  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
+  await comeBack(page)
   await page.evaluate(() => p.flush())
   await stage.holds(numbers(0, 5))
 })
@@ -115,19 +119,16 @@ staged('a page in the back/forward cache goes on behind one that had to number i
   bfcache: true, group: '{"max_batch_bytes":"1KiB","max_event_bytes":"1KiB"}',
 }, async (stage) => {
   const page = await stage.page(QUIET)
-  await page.evaluate(() => (globalThis.kept = true))
   stage.proxy.fault = () => 'down'
   const large = (from, to) => numbers(from, to).map(({ n }) => ({ n, text: 'x'.repeat(50) }))
   await send(page, large(0, 100))
   await eventually('an attempt', () => posts(stage).length > 0)
-  await page.goto('data:text/html,other')
+  await leave(page)
   const other = await stage.page()
   await eventually('the other page has them', async () => (await queued(other)) === 100)
   stage.proxy.fault = () => undefined
   await stage.holds(large(0, 100))
-  await page.goBack({ waitUntil: 'commit' })
-  await page.waitForFunction('globalThis.p')
-  assert.equal(await page.evaluate(() => globalThis.kept), true, 'it is the same page')
+  await comeBack(page)
   await send(page, large(100, 103))
   await page.evaluate(() => p.flush())
   await stage.holds(large(0, 103))
