@@ -3,15 +3,30 @@
 //! Jobs begin in the order they were given. A job whose asker has gone is not begun, and one under way may look whether it
 //! is still wanted.
 //!
+//! Going last is not enough to make way: the scheduler weighs groups of processes (sessions, services) before the threads in
+//! them, so within a group of its own a thread that goes last takes turns of milliseconds with the kernel's own workers, and
+//! those end synced writes on devices that must be flushed. A thread that sleeps is in nobody's way. So jobs rest for a moment
+//! whenever they ask whether they are still wanted and have run for a while.
+//!
 //! One of them that others keep from its CPU may stand anywhere, within the allocator, too. So what jobs allocated is given
 //! back by jobs: the allocator keeps it under a lock of the thread that it was made by, which nobody else is to wait for.
 
 use super::system;
+use std::cell::Cell;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// A job that has run for so long rests when it asks. What waits for its CPU waits about so long: measured, half of it does
+/// not help commits any more and costs a query twice as much.
+const STINT: Duration = Duration::from_micros(50);
+
+/// It rests at least so long: the thread must have left its CPU before its timer ends, else nobody gets it.
+const REST: Duration = Duration::from_micros(10);
 
 /// The threads. They end when it is dropped. What may wait for them is bounded by whoever gives them jobs.
 pub struct Background {
@@ -32,6 +47,8 @@ impl Background {
                 // Refusals leave it free to move, or as important as any other thread: worse, but not wrong.
                 let _ = system::pin(cpu);
                 let _ = system::take_what_is_left();
+                // Else it would sleep for 50 µs more, so that timers end together.
+                let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     match next {
@@ -49,8 +66,8 @@ impl Background {
         self.jobs.send(Box::new(move || drop(value))).expect("the threads live as long as this");
     }
 
-    /// Runs `work` on one of the threads and returns what it returns. The job is queued by the call itself; when the future
-    /// is dropped, `work` is told by its argument.
+    /// Runs `work` on one of the threads and returns what it returns. The job is queued by the call itself. `work` is to call
+    /// its argument every few microseconds: it rests there when it is time to, and is told whether the future is still there.
     ///
     /// # Panics
     /// When the work itself panicked.
@@ -61,7 +78,14 @@ impl Background {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || {
             if !done.is_closed() {
-                let answer = work(&|| !done.is_closed());
+                let rested = Cell::new(Instant::now());
+                let answer = work(&|| {
+                    if rested.get().elapsed() >= STINT {
+                        std::thread::sleep(REST);
+                        rested.set(Instant::now());
+                    }
+                    !done.is_closed()
+                });
                 let _ = done.send(answer);
             }
         });
@@ -73,6 +97,25 @@ impl Background {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_that_goes_on_and_on_makes_way() {
+        let (cpus, _) = system::cpus().unwrap();
+        let background = Background::start("test", &cpus[..1]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let left_cpu = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap();
+            line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+        };
+        // It would not end.
+        runtime.block_on(background.run(move |wanted| {
+            let before = left_cpu();
+            while left_cpu() < before + 3 {
+                assert!(wanted());
+            }
+        }));
+    }
 
     #[test]
     fn jobs_run_with_the_lowest_priority_and_learn_that_nobody_waits() {

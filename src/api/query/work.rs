@@ -14,8 +14,11 @@ use crate::shard::stretch::Stretch;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Events between two looks whether anybody still waits.
-const EVENTS_PER_LOOK: u64 = 32;
+/// Data of events between two looks whether anybody still waits: some ten microseconds.
+const LOOK_BYTES: usize = 8 << 10;
+
+/// What an event takes besides, as if it had so much data.
+const EVENT_BYTES: usize = 128;
 
 /// What was read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,6 +135,9 @@ impl Work {
                 }
                 self.paused = self.show(frames, upto, wanted)?;
             }
+            if !wanted() {
+                return Err(End::HungUp);
+            }
             if begun.elapsed() >= QUERY_TURN {
                 return Ok(Pause::Turn);
             }
@@ -168,7 +174,7 @@ impl Work {
     /// Shows the events of frames to the query. Returns whether it left some because there is enough to be sent.
     fn show(&mut self, frames: &Frames, upto: u64, wanted: &dyn Fn() -> bool) -> Result<bool, End> {
         let room = if self.streams { (self.rows.room(), READ_PIECE_BYTES) } else { (u64::MAX, usize::MAX) };
-        let shown = self.offset;
+        let (shown, mut unwatched) = (self.offset, 0);
         for frame in frames.iter().skip_while(|frame| frame.header.next_offset() <= shown) {
             let header = frame.header;
             let whole = header.first_offset >= self.offset && header.next_offset() <= upto;
@@ -191,10 +197,14 @@ impl Work {
                     self.offset = upto;
                     return Ok(false);
                 }
-                if event.offset % EVENTS_PER_LOOK == 0 && !wanted() {
-                    return Err(End::HungUp);
-                }
                 self.running.event(&event)?;
+                unwatched += EVENT_BYTES + event.data.len();
+                if unwatched >= LOOK_BYTES {
+                    unwatched = 0;
+                    if !wanted() {
+                        return Err(End::HungUp);
+                    }
+                }
                 self.offset = event.offset + 1;
                 self.stats.events_read += 1;
                 if self.running.has_ready(room.0, room.1) {
