@@ -4,7 +4,7 @@
 
 use super::ring;
 use rustix::event::PollFlags;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use std::cell::RefCell;
 use std::future::Future;
@@ -15,6 +15,9 @@ use std::rc::Rc;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
+
+/// So much is sent by a call first, as far as the socket has room; less by the ring, together with what else is submitted.
+const AT_ONCE_BYTES: usize = 64 << 10;
 
 /// Binds `address`; several listeners (one per core) may share it, and the kernel spreads connections over them.
 ///
@@ -152,6 +155,19 @@ impl Socket {
     /// A broken connection, or one that was [shut down](Self::shutdown) meanwhile.
     pub async fn send(&self, mut buffer: Vec<u8>, more: bool) -> (io::Result<()>, Vec<u8>) {
         let mut sent = 0;
+        if buffer.len() >= AT_ONCE_BYTES {
+            // A socket mostly has room; a turn of the loop would only put off what the reader could be copying meanwhile.
+            let flags =
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL | if more { SendFlags::MORE } else { SendFlags::empty() };
+            match rustix::net::send(&*self.0, &buffer, flags) {
+                Ok(taken) => sent = taken,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return (Err(error.into()), buffer),
+            }
+            if sent == buffer.len() {
+                ring::park().await;
+            }
+        }
         while sent < buffer.len() {
             let result;
             (result, buffer) = ring::send(&self.0, buffer, sent, more).await;
