@@ -90,7 +90,9 @@ pub const HELD_BYTES: usize = 2 << 20;
 /// Answers that a core holds at the same time; of any more only the first piece is held.
 pub const HELD_ANSWERS_MAX: usize = 16;
 /// Events of one finite answer.
-pub const READ_EVENTS_MAX: u64 = 10_000;
+pub const READ_EVENTS_MAX: u64 = 100_000;
+/// Events of one that goes down from its end: all of them are read before the first is sent.
+pub const DESCENDING_EVENTS_MAX: u64 = 10_000;
 /// Events of one finite answer when the caller does not say.
 pub const READ_EVENTS_DEFAULT: u64 = 1_000;
 /// Bytes of one finite answer.

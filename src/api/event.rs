@@ -7,7 +7,7 @@ use super::position::Position;
 use super::problem::Problem;
 use super::read::{Format, gap_member};
 use crate::group::gaps::{Gap, Gaps};
-use crate::limits::READ_BYTES_DEFAULT;
+use crate::limits::{DESCENDING_EVENTS_MAX, READ_BYTES_DEFAULT};
 use crate::log::event::{Encoding, Event};
 use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
@@ -120,7 +120,7 @@ pub async fn descending(
     let (shard, group) = (entry.table.shard, entry.table.number);
     let gaps = context.shards.ask(shard, move |shard| Box::pin(async move { shard.gaps(group) })).await?;
     let (gap, until, least) = above_gaps(&gaps, from, until);
-    let start = until.saturating_sub(events).max(least);
+    let start = until.saturating_sub(events.min(DESCENDING_EVENTS_MAX)).max(least);
     let mut cursor = Cursor::new(Rc::clone(&context.shards), shard, group, start);
     let mut frames = Frames::default();
     let mut encoder = EventEncoder::default();

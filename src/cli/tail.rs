@@ -61,9 +61,9 @@ pub(super) struct Tail {
 }
 
 /// Events of one request; the broker gives fewer when they are large.
-const PAGE_EVENTS: u64 = 10_000;
-/// Bytes of one request.
-const PAGE_BYTES: &str = "4MiB";
+const PAGE_EVENTS: u64 = 100_000;
+/// Bytes of one request: as many as the broker holds of an answer, so that it reads none of them twice.
+const PAGE_BYTES: &str = "2MiB";
 /// Longest line that is read: the largest event in base64, with its key and headers, and some.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);

@@ -333,6 +333,19 @@ fn pages_give_every_event_once_in_every_format_also_after_a_crash() {
 }
 
 #[test]
+fn a_page_holds_as_many_small_events_as_its_bytes_allow() {
+    let broker = Broker::start(&[]);
+    broker.create("orders", "{}");
+    let mut client = broker.client();
+    for _ in 0..4 {
+        let batch = ["1"; 3_000].join("\n");
+        assert_eq!(client.ask("POST", "/v1/groups/orders/batch", &[("Content-Type", "text/plain")], batch).status, 200);
+    }
+    let answer = get(&mut client, "limit=12000");
+    assert_eq!((answer.offsets().len(), answer.json()["next"].as_u64()), (12_000, Some(12_000)));
+}
+
+#[test]
 fn an_old_client_gets_a_long_answer_until_the_connection_ends() {
     let broker = filled(&events());
     let mut client = broker.client();

@@ -65,7 +65,7 @@ fn the_last_events_are_printed_page_by_page_up_to_the_tail_of_the_start() {
     assert_eq!((text.as_str(), result), ("e5\ne6\ne7\n", Ok(())));
     assert_eq!(fake.asked().line, "GET /v1/groups/orders/events?from=last%3A3&limit=1&max_bytes=1B HTTP/1.1");
     let page = fake.asked();
-    assert_eq!(page.line, "GET /v1/groups/orders/events?from=5&until=8&limit=10000&max_bytes=4MiB HTTP/1.1");
+    assert_eq!(page.line, "GET /v1/groups/orders/events?from=5&until=8&limit=100000&max_bytes=2MiB HTTP/1.1");
     assert_eq!(page.header("accept"), Some("application/x-ndjson"));
     assert!(fake.asked().line.contains("from=7&until=8&"));
 }
