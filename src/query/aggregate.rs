@@ -56,9 +56,9 @@ impl State {
             }
             Self::Last(last) => replace(last, value.clone().into_cell()),
             Self::Extreme(wanted, extreme) => {
-                // Numbers are the usual case, and need no cell to be compared.
-                let order = match (value.number(), extreme.number()) {
-                    (Some(one), Some(other)) if !matches!(value, Value::Integer(_)) => one.partial_cmp(&other),
+                // Numbers are the usual case.
+                let order = match (value, &*extreme) {
+                    (Value::Number(one), Cell::Number(other)) => one.partial_cmp(other),
                     _ => {
                         let cell = value.clone().into_cell();
                         if *extreme == Cell::Null { cell.order(&cell).map(|_| *wanted) } else { cell.order(extreme) }

@@ -127,6 +127,9 @@ fn predicates() {
         ("data.origin LIKE '_A_'", &[1]),
         ("data.origin NOT LIKE '%A%'", &[0, 2, 4]),
         ("data LIKE '%json'", &[3]),
+        ("data LIKE '%\"LAX\"%'", &[1]),
+        ("data.user = '{\"id\":1}'", &[0]),
+        ("data.legs LIKE '[%'", &[0, 1]),
         ("data.origin > 'M'", &[0, 2, 4]),
         ("data.origin = 5", &[]),
         ("received >= 2026-11-25T00:02:00Z", &[2, 3, 4]),
@@ -180,6 +183,42 @@ fn aggregates() {
     let grouped = rows("SELECT data.origin, count() AS n IN g", &sample());
     let pair = |key: Cell, count| vec![key, Integer(count)];
     assert_eq!(grouped, [pair(text("SFO"), 2), pair(text("LAX"), 1), pair(Null, 1), pair(text("a\"b"), 1)]);
+}
+
+/// Beyond 2^53 not every whole number is a double.
+#[test]
+fn large_numbers_are_equal_only_if_they_are_the_same() {
+    use Cell::{Integer, Number};
+    let numbers =
+        ["9007199254740992", "9007199254740993", "9007199254740992.0", "9007199254740992.5", "-0.0", "0", "-0.5"];
+    let stored = |(place, x): (usize, &&str)| Stored::new(place as u64, DAY + place as u64, &format!(r#"{{"x":{x}}}"#));
+    let events: Vec<_> = numbers.iter().enumerate().map(stored).collect();
+    let offsets = |predicate: &str| rows(&format!("SELECT offset IN g WHERE {predicate}"), &events).concat();
+    for (predicate, expected) in [
+        ("data.x = 9007199254740992", &[0, 2, 3][..]),
+        ("data.x = 9007199254740992.0", &[0, 2, 3]),
+        ("data.x = 9007199254740993", &[1]),
+        ("data.x > 9007199254740992.0", &[1]),
+        ("data.x IN (0)", &[4, 5]),
+        ("data.x < 0", &[6]),
+        ("data.x < 0.5", &[4, 5, 6]),
+        ("data.x > -0.5", &[0, 1, 2, 3, 4, 5]),
+        ("data.x < 9223372036854775807.0", &[0, 1, 2, 3, 4, 5, 6]),
+        ("data.x <= -9223372036854775808.0", &[]),
+    ] {
+        assert_eq!(
+            offsets(predicate),
+            expected.iter().map(|&offset| Integer(offset)).collect::<Vec<_>>(),
+            "{predicate}"
+        );
+    }
+    let grouped = rows("SELECT data.x, count() IN g WHERE data.x > 0", &events);
+    assert_eq!(grouped, [[Integer(1 << 53), Integer(3)], [Integer((1 << 53) + 1), Integer(1)]]);
+    assert_eq!(rows("SELECT count_distinct(data.x) IN g", &events), [[Integer(4)]]);
+    let extremes = rows("SELECT max(data.x), min(data.x) IN g", &events);
+    assert_eq!(extremes, [[Integer((1 << 53) + 1), Number(-0.5)]]);
+    let behind = rows("SELECT min(data.x) IN g WHERE offset IN (1, 2)", &events);
+    assert_eq!(behind, [[Number(9007199254740992.0)]], "the double is less");
 }
 
 #[test]

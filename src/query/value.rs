@@ -126,8 +126,9 @@ impl<'e> Value<'e> {
         match (self, constant) {
             (Self::Bool(value), Constant::Bool(constant)) => Some(value.cmp(constant)),
             (Self::Integer(value), Constant::Integer(constant)) => Some(value.cmp(constant)),
-            (_, Constant::Integer(constant)) => self.number()?.partial_cmp(&(*constant as f64)),
-            (_, Constant::Number(constant)) => self.number()?.partial_cmp(constant),
+            (Self::Integer(value), Constant::Number(constant)) => order(*value, *constant),
+            (Self::Number(value), Constant::Integer(constant)) => order(*constant, *value).map(Ordering::reverse),
+            (Self::Number(value), Constant::Number(constant)) => value.partial_cmp(constant),
             (Self::Text(value) | Self::Json(value), Constant::Text(constant)) => Some(value.as_ref().cmp(constant)),
             (Self::Time(value), Constant::Time(constant)) => Some(value.cmp(constant)),
             _ => None,
@@ -147,6 +148,17 @@ impl<'e> Value<'e> {
             Self::Json(json) => Cell::Json(json.into()),
             Self::Bytes(bytes) => Cell::Bytes(bytes.into()),
         }
+    }
+}
+
+/// How a whole number compares with another number, exactly: not every whole number is a double.
+fn order(whole: i64, number: f64) -> Option<Ordering> {
+    match number {
+        _ if number.is_nan() => None,
+        // Both ends of what 64 bits hold are doubles, or next to one.
+        _ if number >= i64::MAX as f64 => Some(Ordering::Less),
+        _ if number < i64::MIN as f64 => Some(Ordering::Greater),
+        _ => Some(whole.cmp(&(number as i64)).then(0.0_f64.total_cmp(&(number.fract() + 0.0)))),
     }
 }
 
@@ -232,14 +244,14 @@ impl Cell {
             (Self::Integer(one), Self::Integer(other)) => Some(one.cmp(other)),
             (Self::Text(one), Self::Text(other)) => Some(one.cmp(other)),
             (Self::Time(one), Self::Time(other)) => Some(one.cmp(other)),
-            _ => match (self.number(), other.number()) {
-                (Some(one), Some(other)) => one.partial_cmp(&other),
-                _ => Some(rank(self)?.cmp(&rank(other)?)),
-            },
+            (Self::Number(one), Self::Number(other)) => one.partial_cmp(other),
+            (Self::Integer(one), Self::Number(other)) => order(*one, *other),
+            (Self::Number(one), Self::Integer(other)) => order(*other, *one).map(Ordering::reverse),
+            _ => Some(rank(self)?.cmp(&rank(other)?)),
         }
     }
 
-    /// Appends bytes that are the same for the same value, whatever kind of number it is.
+    /// Appends bytes that are the same for equal values, whatever kind of number they are.
     pub fn identify(&self, out: &mut Vec<u8>) {
         let mut put = |kind: u8, bytes: &[u8]| {
             out.push(kind);
@@ -249,7 +261,10 @@ impl Cell {
         match self {
             Self::Null => put(0, &[]),
             Self::Bool(value) => put(1, &[u8::from(*value)]),
-            Self::Integer(value) if value.unsigned_abs() < 1 << 53 => put(2, &(*value as f64).to_le_bytes()),
+            // A double, if there is one that is equal to it.
+            Self::Integer(value) if order(*value, *value as f64) == Some(Ordering::Equal) => {
+                put(2, &(*value as f64).to_le_bytes());
+            }
             Self::Integer(value) => put(3, &value.to_le_bytes()),
             // There is one zero.
             Self::Number(value) => put(2, &(value + 0.0).to_le_bytes()),
