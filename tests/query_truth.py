@@ -123,13 +123,22 @@ for _ in range(RANDOM):
     )
 
 # What is exported is what DuckDB reads.
-request = urllib.request.Request(URL + "/v1/query", f"SELECT offset, data.delay, data.origin IN {GROUP}".encode())
-request.add_header("Accept", "text/csv")
-with urllib.request.urlopen(request) as answer, open(FILE + ".csv", "wb") as file:
-    file.write(answer.read())
+
+
+def export(query):
+    request = urllib.request.Request(URL + "/v1/query", query.encode(), {"Accept": "text/csv"})
+    with urllib.request.urlopen(request) as answer, open(FILE + ".csv", "wb") as file:
+        file.write(answer.read())
+
+
+export(f"SELECT offset, data.delay, data.origin IN {GROUP}")
 counted = db.execute(
     f"""SELECT count(*), sum("offset"), sum("data.delay"), count(DISTINCT "data.origin") FROM read_csv('{FILE}.csv')"""
 ).fetchone()
 expected = db.execute('SELECT count(*), sum("offset"), sum(delay), count(DISTINCT origin) FROM e').fetchone()
 assert counted == expected, "CSV"
+# NULLs, too, where there is nothing but them in a row.
+export(f"SELECT data.none IN {GROUP}")
+counted = db.execute(f"SELECT count(*), count(\"data.none\") FROM read_csv('{FILE}.csv')").fetchone()
+assert counted == (db.execute("SELECT count(*) FROM e").fetchone()[0], 0), "CSV of NULLs"
 tell()

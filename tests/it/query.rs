@@ -60,6 +60,9 @@ fn rows_come_as_json_ndjson_and_csv() {
     );
     let table = client.ask("POST", QUERY, &[CSV], query);
     assert_eq!(table.text(), "offset,data.even,x\r\n8,true,\r\n9,false,\r\n");
+    // A row is no empty line, which readers leave out.
+    let column = client.ask("POST", QUERY, &[CSV], "SELECT data.none AS x IN flights WHERE data.n >= 8");
+    assert_eq!(column.text(), "x\r\n\"\"\r\n\"\"\r\n");
     let url = format!("{QUERY}?q=SELECT%20count()%20IN%20flights");
     assert_eq!(client.get(&url).json()["rows"], json!([[10]]));
     let wrapped = json!({ "q": "SELECT count() IN flights" }).to_string();

@@ -150,7 +150,8 @@ impl Rows {
         Pause::Turn
     }
 
-    fn row(&mut self, row: Row, offset: Option<u64>) {
+    /// Writes a row, or leaves it out, or refuses it. With it comes the offset of the event that it is, if it is one.
+    pub(super) fn row(&mut self, row: Row, offset: Option<u64>) {
         if self.skip > 0 {
             self.skip -= 1;
             return;
@@ -222,6 +223,8 @@ impl Rows {
 
     fn put_csv(&mut self, cell: &Cell) {
         match cell {
+            // A line with nothing in it is no row to many a reader.
+            Cell::Null if self.plan.headings.len() == 1 => self.body.extend_from_slice(b"\"\""),
             Cell::Null => {}
             // An empty text is not NULL.
             Cell::Text(text) if text.is_empty() => self.body.extend_from_slice(b"\"\""),
