@@ -16,7 +16,7 @@ VALUES = "count(), bytes(), avg(data.delay), max(data.distance)"
 SQL = "count(*), sum(length)::BIGINT, avg(delay), max(distance)"
 TIME = "make_timestamptz(t)"
 
-for zone in ("Europe/Berlin", "America/New_York", "UTC"):
+for zone in ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"):
     align = f"ALIGN TO CALENDAR TIME ZONE '{zone}'"
     local = f"timezone('{zone}', {TIME})"
     midnight = f"epoch_us(timezone('{zone}', date_trunc('day', {local})))"

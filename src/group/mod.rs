@@ -120,6 +120,8 @@ pub struct Group {
     /// Offset that the next event gets.
     next_offset: u64,
     last_received_us: u64,
+    /// Up to when somebody was told that nothing can come any more.
+    settled_us: u64,
     ids: Ids,
     /// Offset behind the last event that everybody may see.
     visible_next: u64,
@@ -164,6 +166,7 @@ impl Group {
             closed: record.closed,
             next_offset: record.next_offset,
             last_received_us: record.last_received_us,
+            settled_us: 0,
             ids: Ids::behind(record.last_id),
             visible_next: record.next_offset,
             visible_earliest: record.earliest,
@@ -208,6 +211,11 @@ impl Group {
         self.last_received_us
     }
 
+    /// Nothing is received before that time any more, also if the clock is set back.
+    pub fn settle(&mut self, now_us: u64) {
+        self.settled_us = self.settled_us.max(now_us);
+    }
+
     /// Id of the newest event; 0 when there never was one.
     #[must_use]
     pub fn last_id(&self) -> u128 {
@@ -228,7 +236,7 @@ impl Group {
         if self.closed {
             return Err(NotAccepted::Refused(Refusal::Closed));
         }
-        let received_us = now_us.max(self.last_received_us);
+        let received_us = now_us.max(self.last_received_us).max(self.settled_us);
         if let Some(stamp) = &batch.producer {
             match self.producers.judge(stamp, received_us) {
                 Verdict::Next => {}

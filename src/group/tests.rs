@@ -49,6 +49,12 @@ fn offsets_are_contiguous_ids_ascend_and_time_never_goes_back() {
     assert!(later.first_id > stamps.last_id);
     let refused = group.accept(&batch, 999, 1, FRAME_MAX).unwrap_err();
     assert_eq!(refused, NotAccepted::Refused(Refusal::UnexpectedOffset { tail: 3 }));
+    // Nor before a time that somebody was told is over.
+    group.settle(2_000_000);
+    group.settle(1_500_000);
+    let batch = Batch { expect_offset: None, ..batch };
+    let third = group.accept(&batch, 1_200_000, 2, FRAME_MAX).unwrap();
+    assert_eq!(third.stamps.unwrap().received_us, 2_000_000);
 }
 
 #[test]

@@ -91,14 +91,20 @@ impl Shard {
     }
 
     /// Up to when everything that was accepted is visible, and the offset behind it; `None` while something is under way.
+    /// Nothing that comes later is received before that time.
     ///
     /// # Errors
     /// When the group is not there.
     pub fn all_visible(&self, group: u32) -> Result<Option<(u64, u64)>, Fault> {
         let now_us = self.clock.now_us();
         let tail = self.range(group)?.tail;
-        let accepted = self.state.borrow().member(group)?.group.next_offset();
-        Ok((accepted == tail).then_some((now_us, tail)))
+        let mut state = self.state.borrow_mut();
+        let group = &mut state.groups.get_mut(&group).ok_or(Fault::NoGroup)?.group;
+        if group.next_offset() != tail {
+            return Ok(None);
+        }
+        group.settle(now_us);
+        Ok(Some((now_us, tail)))
     }
 }
 
