@@ -265,6 +265,15 @@ impl Plan {
         Self { query, headings, shape: Shape::Groups, sources, keys: Vec::new(), functions, inputs }
     }
 
+    /// What EXPLAIN answers with: lines of text that no event becomes.
+    #[must_use]
+    pub fn of_explanation(&self) -> Self {
+        let query = Query { sample: None, descending: false, limit: None, follow: false, ..self.query.clone() };
+        let headings = ["step", "detail"].map(|name| Heading { name: name.into(), kind: Kind::Text }).into();
+        let (sources, keys, functions, inputs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { query, headings, shape: Shape::Columns(Vec::new()), sources, keys, functions, inputs }
+    }
+
     /// Whether slices are filled for each combination of plain columns, which are known at the end.
     #[must_use]
     pub fn fills_keys(&self) -> bool {

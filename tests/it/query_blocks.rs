@@ -83,7 +83,18 @@ fn explain_tells_which_blocks_are_read() {
     assert_eq!(step("EXPLAIN SELECT * IN orders LIMIT 1", "segments"), "2 of 2");
     assert!(step("EXPLAIN SELECT min(data.n) IN orders", "blocks").starts_with("about "));
     assert_eq!(step("EXPLAIN SELECT * IN orders WHERE data.n > 1", "filter"), "each event");
-    assert_eq!(ask(&broker, "EXPLAIN SELECT * IN orders")["stats"], json!({"segments_total": 2}));
+    let stats = &ask(&broker, "EXPLAIN SELECT * IN orders")["stats"];
+    assert_eq!((&stats["segments_total"], &stats["bytes_read"]), (&json!(2), &json!(0)), "{stats}");
+    // In each format, whatever the query itself would end with.
+    for query in ["SELECT * IN orders LIMIT 1", "SELECT * IN orders FOLLOW", "SELECT count() IN orders SAMPLE BY 1U"] {
+        let rows = ask(&broker, &format!("EXPLAIN {query}"))["rows"].as_array().map(Vec::len);
+        assert_eq!(rows, Some(8), "{query}");
+    }
+    let answer = |format| broker.ask("POST", "/v1/query", &[("Accept", format)], "EXPLAIN SELECT * IN orders");
+    let (csv, ndjson) = (answer("text/csv"), answer("application/x-ndjson"));
+    let (csv, ndjson) = (csv.text(), ndjson.text());
+    assert!(csv.starts_with("step,detail\r\ngroup,orders\r\n") && csv.ends_with("filter,none\r\n"), "{csv}");
+    assert!(ndjson.starts_with("{\"step\":\"group\",\"detail\":\"orders\"}\n"), "{ndjson}");
 }
 
 #[test]

@@ -1,28 +1,18 @@
 //! `EXPLAIN`: what a query would read, without reading it.
 
-use super::super::Context;
 use super::super::encode::EventEncoder;
-use super::super::exchange::Exchange;
-use super::super::problem::Problem;
-use super::{Range, scan};
+use super::scan::{self, Scan};
+use super::work::Work;
+use super::{End, Range};
 use crate::limits::INDEX_STRIDE_BYTES;
 use crate::query::plan::{Plan, Shape};
 use crate::query::slice::Slicer;
-use crate::shard::Fault;
-use crate::shard::directory::Entry;
-use serde_json::json;
-use std::rc::Rc;
-use std::sync::Arc;
+use crate::query::value::Cell;
+use crate::shard::blocks::Block;
 
 /// Answers with the plan.
-pub(super) async fn explain(
-    context: &Rc<Context>,
-    entry: &Arc<Entry>,
-    plan: &Plan,
-    range: Range,
-    exchange: &mut Exchange,
-) -> Result<(), Problem> {
-    let extents = scan::extents(context, entry).await?;
+pub(super) async fn explain(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> Result<(), End> {
+    let extents = scan::extents(scan.context, scan.entry).await?;
     let touched = extents.iter().filter(|extent| extent.first_offset < range.upto && range.from < extent.next_offset);
     let (mut segments, mut bytes) = (0, 0);
     for extent in touched {
@@ -31,7 +21,7 @@ pub(super) async fn explain(
         segments += 1;
         bytes += (u128::from(extent.bytes) * u128::from(part) / u128::from(all)) as u64;
     }
-    let blocks = if plan.counts_only() { Some(blocks(context, entry, plan, range).await?) } else { None };
+    let blocks = if plan.counts_only() { Some(blocks(scan, plan, range).await?) } else { None };
     let reads = match (&plan.shape, plan.counts_only()) {
         (_, true) => "the index, and the data of blocks that a slice cuts",
         (Shape::Groups, false) if plan.query.sample.is_some() => "every event of the range, a slice at a time",
@@ -54,37 +44,38 @@ pub(super) async fn explain(
         ("reads", reads.to_owned()),
         ("filter", if plan.query.predicate.is_some() { "each event" } else { "none" }.to_owned()),
     ];
-    exchange.json(
-        200,
-        &json!({
-            "range": {"from": time(range.span.from), "to": time(range.span.to)},
-            "columns": [{"name": "step", "type": "text"}, {"name": "detail", "type": "text"}],
-            "rows": rows.map(|(step, detail)| [step.to_owned(), detail]),
-            "stats": {"segments_total": extents.len()},
-        }),
-    );
-    Ok(())
+    scan.work().stats.segments_total = extents.len() as u64;
+    for (step, detail) in rows {
+        scan.work().rows.row(vec![Cell::Text(step.into()), Cell::Text(detail.into())], None);
+    }
+    scan.end(None).await
 }
 
 /// How many blocks of the range the index alone answers for, and how many are read because a slice or the range cuts them.
-async fn blocks(context: &Context, entry: &Entry, plan: &Plan, range: Range) -> Result<(u64, u64), Fault> {
-    let (group, shards) = (entry.table.number, &context.shards);
+async fn blocks(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> Result<(u64, u64), End> {
+    let (shard, group) = (scan.entry.table.shard, scan.entry.table.number);
     let mut slicer = plan.query.sample.as_ref().map(Slicer::new);
     slicer.iter_mut().for_each(|slicer| slicer.begin_at(range.span.from));
     let (mut counted, mut read, mut offset) = (0, 0, range.from);
     while offset < range.upto {
-        let find =
-            shards.ask(entry.table.shard, move |shard| Box::pin(async move { shard.blocks(group, offset).await }));
-        let blocks = find.await?;
+        let shards = &scan.context.shards;
+        let blocks = shards.ask(shard, move |shard| Box::pin(async move { shard.blocks(group, offset).await })).await?;
         let Some(last) = blocks.last() else { break };
-        let next = last.next_offset;
-        for block in blocks.iter().filter(|block| block.first_offset < range.upto) {
-            let whole = range.from <= block.first_offset && block.next_offset <= range.upto;
-            let one =
-                slicer.as_ref().is_none_or(|slicer| slicer.of(block.first_received_us).end > block.last_received_us);
-            *(if whole && one { &mut counted } else { &mut read }) += 1;
-        }
-        offset = next;
+        offset = last.next_offset;
+        let slicer = slicer.clone();
+        let count = move |_: &mut Work, wanted: &dyn Fn() -> bool| count(&blocks, slicer.as_ref(), range, wanted);
+        let (more_counted, more_read) = scan.turn(count).await?;
+        (counted, read) = (counted + more_counted, read + more_read);
     }
     Ok((counted, read))
+}
+
+fn count(blocks: &[Block], slicer: Option<&Slicer>, range: Range, wanted: &dyn Fn() -> bool) -> (u64, u64) {
+    let (mut counted, mut read) = (0, 0);
+    for block in blocks.iter().filter(|block| block.first_offset < range.upto).take_while(|_| wanted()) {
+        let whole = range.from <= block.first_offset && block.next_offset <= range.upto;
+        let one = slicer.is_none_or(|slicer| slicer.of(block.first_received_us).end > block.last_received_us);
+        *(if whole && one { &mut counted } else { &mut read }) += 1;
+    }
+    (counted, read)
 }

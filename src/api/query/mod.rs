@@ -179,7 +179,8 @@ pub async fn query(
     if !caller.allows(Scope::Query, &plan.query.group) {
         return Err(Problem::new(403, "not_allowed", "this token does not allow to query that group"));
     }
-    if plan.query.follow && format != Format::Ndjson {
+    let explain = plan.query.explain;
+    if plan.query.follow && !explain && format != Format::Ndjson {
         return Err(Problem::new(406, "no_such_format", "FOLLOW is answered as application/x-ndjson"));
     }
     let rows_max = context.broker.config.query.rows as u64;
@@ -192,24 +193,28 @@ pub async fn query(
         Some(next) => next.range,
         None => resolve(context, &entry, &plan, now_us).await?,
     };
-    if plan.query.explain {
-        return explain::explain(context, &entry, &plan, range, exchange).await;
+    if !explain {
+        check_span(range.span, context.broker.config.query.span)?;
     }
-    check_span(range.span, context.broker.config.query.span)?;
     let plan = Arc::new(plan);
-    let limit = plan.query.limit.unwrap_or(match format {
+    let shown = if explain { Arc::new(plan.of_explanation()) } else { Arc::clone(&plan) };
+    let limit = shown.query.limit.unwrap_or(match format {
         Format::Json => QUERY_ROWS_DEFAULT.min(rows_max),
         // It has no end but that of its client.
-        _ if plan.query.follow => u64::MAX,
+        _ if shown.query.follow => u64::MAX,
         _ => rows_max,
     });
     let skip = next.map_or(0, |next| next.number);
-    let rows = Rows::new(&plan, format, range.span, skip, limit);
-    let work = Work::new(&plan, range.span, rows, place)?;
-    let tells_gaps = format == Format::Json || plan.query.follow;
+    let rows = Rows::new(&shown, format, range.span, skip, limit);
+    let work = Work::new(&shown, range.span, rows, place)?;
+    let tells_gaps = format == Format::Json || shown.query.follow;
     let gaps = if tells_gaps { None } else { gaps(context, &entry, range).await? };
     let mut scan = Scan::new(context, caller, &entry, Output::new(exchange, format, gaps), work);
-    let end = carry_out(&mut scan, &plan, range, skip, &ask.text).await;
+    let end = if explain {
+        explain::explain(&mut scan, &plan, range).await
+    } else {
+        carry_out(&mut scan, &plan, range, skip, &ask.text).await
+    };
     let begun = scan.output.begun();
     scan.leave();
     exchange.heard_enough();
