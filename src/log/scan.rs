@@ -4,7 +4,6 @@ use super::frame::Frame;
 use super::index::SegmentIndex;
 use crate::io::file::SegmentFile;
 use crate::limits::READ_PIECE_BYTES;
-use std::io;
 use thiserror::Error;
 
 /// A segment that cannot be read on.
@@ -17,54 +16,83 @@ pub struct ScanFault {
     pub cause: String,
 }
 
-/// Visits every frame that begins in `from..end`, with its position; bodies are left to be checked. The first frame whose
-/// header is damaged, that is cut or cannot be read ends it.
-fn scan(file: &SegmentFile, from: u64, end: u64, mut visit: impl FnMut(u64, &Frame<'_>)) -> Result<(), ScanFault> {
-    let mut position = from;
-    let mut want = READ_PIECE_BYTES;
-    let mut buffer = vec![0; want];
-    while position < end {
-        let fault = |cause: String| ScanFault { position, cause };
-        let limit = want.min((end - position) as usize);
-        buffer.resize(buffer.len().max(limit), 0);
-        let read =
-            file.read_blocking(&mut buffer[..limit], position).map_err(|error: io::Error| fault(error.to_string()))?;
-        let mut used = 0;
-        loop {
-            let at = position + used as u64;
-            let frame = Frame::whole(&buffer[used..read])
-                .map_err(|malformed| ScanFault { position: at, cause: malformed.to_string() })?;
-            let Some(frame) = frame else { break };
-            visit(at, &frame);
-            used += frame.bytes.len();
-        }
-        if used == 0 {
-            if read < want {
-                return Err(fault("a frame is cut".into()));
-            }
-            want *= 2;
-        }
-        position += used as u64;
-    }
-    Ok(())
+/// A scan under way: the index of the frames that begin in a range, as far as it has come. Bodies are left to be checked by
+/// whoever reads there.
+pub struct Scan {
+    index: SegmentIndex,
+    position: u64,
+    end: u64,
+    /// Bytes of one read: enough for the frame at `position`.
+    want: usize,
 }
 
-/// The index of the frames in `from..end`. A damaged body does not matter to it: whoever reads there checks it. Blocks:
-/// for helper threads.
+impl Scan {
+    /// Begins a scan of `from..end`.
+    #[must_use]
+    pub fn new(from: u64, end: u64) -> Self {
+        Self { index: SegmentIndex::default(), position: from, end, want: READ_PIECE_BYTES }
+    }
+
+    /// Goes on by about `bytes`; false at the end. Blocks: for helper threads.
+    ///
+    /// # Errors
+    /// The first frame whose header is damaged, that is cut or cannot be read. It ends the index: whoever seeks behind that
+    /// reads into the fault and is told.
+    pub fn go_on(&mut self, file: &SegmentFile, bytes: u64) -> Result<bool, ScanFault> {
+        let upto = self.end.min(self.position.saturating_add(bytes));
+        let mut buffer = Vec::new();
+        while self.position < upto {
+            if let Err(fault) = self.piece(file, &mut buffer) {
+                self.index.leave_open();
+                return Err(fault);
+            }
+        }
+        Ok(self.position < self.end)
+    }
+
+    fn piece(&mut self, file: &SegmentFile, buffer: &mut Vec<u8>) -> Result<(), ScanFault> {
+        let fault = |position: u64, cause: String| Err(ScanFault { position, cause });
+        let limit = self.want.min((self.end - self.position) as usize);
+        buffer.resize(limit, 0);
+        let read = match file.read_blocking(buffer, self.position) {
+            Ok(read) => read,
+            Err(error) => return fault(self.position, error.to_string()),
+        };
+        let begun = self.position;
+        let mut rest = &buffer[..read];
+        loop {
+            match Frame::whole(rest) {
+                Ok(Some(frame)) => {
+                    self.index.note(&frame.header, self.position, frame.data_bytes());
+                    self.position += frame.bytes.len() as u64;
+                    rest = &rest[frame.bytes.len()..];
+                }
+                Ok(None) => break,
+                Err(malformed) => return fault(self.position, malformed.to_string()),
+            }
+        }
+        if self.position == begun {
+            if read < self.want {
+                return fault(self.position, "a frame is cut".into());
+            }
+            self.want *= 2;
+        }
+        Ok(())
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn into_index(self) -> SegmentIndex {
+        self.index
+    }
+}
+
+/// The index of the frames in `from..end`, at once. Blocks: for tools and helper threads.
 ///
 /// # Errors
 /// The first frame whose header is damaged, that is cut or cannot be read.
 pub fn index(file: &SegmentFile, from: u64, end: u64) -> Result<SegmentIndex, ScanFault> {
-    let (index, fault) = index_before_fault(file, from, end);
-    fault.map_or(Ok(index), Err)
-}
-
-/// The same as far as it can be read, and why not further: whoever seeks behind that reads into the fault and is told.
-pub fn index_before_fault(file: &SegmentFile, from: u64, end: u64) -> (SegmentIndex, Option<ScanFault>) {
-    let mut index = SegmentIndex::default();
-    let scanned = scan(file, from, end, |position, frame| index.note(&frame.header, position, frame.data_bytes()));
-    if scanned.is_err() {
-        index.leave_open();
-    }
-    (index, scanned.err())
+    let mut scan = Scan::new(from, end);
+    while scan.go_on(file, u64::MAX)? {}
+    Ok(scan.into_index())
 }

@@ -44,7 +44,7 @@ impl Shard {
     }
 
     /// One look at all groups.
-    pub(super) async fn retain_once(&self, directory: &Directory) -> Result<(), Fault> {
+    pub(super) async fn retain_once(self: &Rc<Self>, directory: &Directory) -> Result<(), Fault> {
         let numbers: Vec<u32> = self.state.borrow().groups.keys().copied().collect();
         for slice in numbers.chunks(GROUPS_PER_SLICE) {
             let decided = self.decide_retention(slice, directory);
@@ -138,7 +138,7 @@ impl Shard {
         Ok(())
     }
 
-    async fn carry_out_retention(&self, decided: Decided) -> Result<(), Fault> {
+    async fn carry_out_retention(self: &Rc<Self>, decided: Decided) -> Result<(), Fault> {
         if decided.sealed.is_empty() && decided.trimmed.is_empty() {
             return Ok(());
         }

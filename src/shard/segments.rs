@@ -2,13 +2,18 @@
 
 use super::{Fault, Member, OpenSegment, Shard, State};
 use crate::io::file::SegmentFile;
+use crate::limits::PACE_BYTES;
 use crate::log::index::{SegmentIndex, TRAILER_BYTES};
-use crate::log::scan;
+use crate::log::scan::{Scan, ScanFault};
 use crate::log::segment::{self, SEGMENT_START, Segment};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A piece of a scan that took so long came from the disk, at least in part: from memory it takes a tenth of a millisecond.
+const FROM_DISK: Duration = Duration::from_micros(250);
 
 impl Shard {
     /// Where the segments of this shard lie.
@@ -80,11 +85,11 @@ impl Shard {
         let flushed = |member: &Member| found.next_offset <= member.group.log.flushed_next();
         let all_there = self.state.borrow().member(group).is_ok_and(flushed);
         let source = file.clone();
-        let read = move || {
-            let footer = footer(&source, found.end);
-            footer.unwrap_or_else(|_| scan::index_before_fault(&source, SEGMENT_START, found.end).0)
+        let index = match self.opener.run(move || footer(&source, found.end)).await {
+            Ok(index) => index,
+            Err(_) => self.scan(file, found.end).await.0,
         };
-        let index = Rc::new(self.opener.run(read).await);
+        let index = Rc::new(index);
         let kept = all_there.then(|| Rc::clone(&index));
         self.state.borrow_mut().keep_open(group, found.sequence, file.clone(), kept);
         index
@@ -108,14 +113,35 @@ impl Shard {
         if position.is_some() || complete {
             return Ok(position);
         }
-        let source = file.clone();
         let end = known_from.map_or(flushed_end, |known| known.min(flushed_end));
-        let (earlier, _) = self.opener.run(move || scan::index_before_fault(&source, SEGMENT_START, end)).await;
+        let (earlier, _) = self.scan(file, end).await;
         let position = earlier.seek(offset);
         if let Ok(member) = self.state.borrow_mut().groups.get_mut(&group).ok_or(()) {
             member.group.log.complete_index(found.sequence, earlier);
         }
         Ok(position)
+    }
+
+    /// The index of a segment up to `end`, as far as it can be read. It is read a piece at a time: in between others have
+    /// their files opened and, where pieces come from the disk, commits have the disk, which would else serve reads first.
+    pub(super) async fn scan(&self, file: &SegmentFile, end: u64) -> (SegmentIndex, Result<(), ScanFault>) {
+        let mut scan = Scan::new(SEGMENT_START, end);
+        loop {
+            let source = file.clone();
+            let step = move || {
+                let begun = Instant::now();
+                let went = scan.go_on(&source, PACE_BYTES);
+                (scan, went, begun.elapsed())
+            };
+            let (went, took);
+            (scan, went, took) = self.opener.run(step).await;
+            match went {
+                Ok(true) if took >= FROM_DISK => tokio::time::sleep(took).await,
+                Ok(true) => {}
+                Ok(false) => return (scan.into_index(), Ok(())),
+                Err(fault) => return (scan.into_index(), Err(fault)),
+            }
+        }
     }
 }
 

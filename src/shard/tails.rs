@@ -145,20 +145,35 @@ impl Shard {
         finished
     }
 
-    /// Puts the index behind the frames of segments that were sealed, so that it need not be made again.
-    pub(super) async fn write_footers(&self, finished: Vec<Finished>) {
+    /// Puts the index behind the frames of segments that were sealed, so that it need not be made again. One that began
+    /// before the last start has to be read for it, which nobody waits for.
+    pub(super) async fn write_footers(self: &Rc<Self>, finished: Vec<Finished>) {
         let mut work = Vec::with_capacity(finished.len());
         for (group, segment, index) in finished {
-            match self.segment_file(group, segment.sequence).await {
-                Ok(file) => work.push((group, segment, index, file)),
-                Err(error) => {
+            match (self.segment_file(group, segment.sequence).await, index) {
+                (Ok(file), Some(index)) => work.push((group, segment, index, file)),
+                (Ok(file), None) => {
+                    let shard = Rc::clone(self);
+                    tokio_uring::spawn(async move {
+                        if let (index, Ok(())) = shard.scan(&file, segment.end).await {
+                            shard.put_footers(vec![(group, segment, index, file)]).await;
+                        }
+                    });
+                }
+                (Err(error), _) => {
                     tracing::warn!(group, sequence = segment.sequence, %error, "a sealed segment could not be opened");
                 }
             }
         }
+        if !work.is_empty() {
+            self.put_footers(work).await;
+        }
+    }
+
+    async fn put_footers(&self, work: Vec<(u32, Segment, SegmentIndex, SegmentFile)>) {
         let written = self.mover.run(move || {
-            let write = |(group, segment, index, file): (u32, Segment, Option<SegmentIndex>, SegmentFile)| {
-                write_footer(&segment, index, &file).map(|()| ((group, segment.sequence), file))
+            let write = |(group, segment, index, file): (u32, Segment, SegmentIndex, SegmentFile)| {
+                write_footer(&segment, Some(index), &file).map(|()| ((group, segment.sequence), file))
             };
             work.into_iter().map(write).collect::<io::Result<Vec<_>>>()
         });
@@ -176,8 +191,8 @@ impl Shard {
     }
 }
 
-/// Writes a footer and gives back the room behind it. Blocks: on the mover. A segment without one costs a scan when it is
-/// read, so neither damage nor a full disk is a fault here.
+/// Writes a footer and gives back the room behind it. Blocks: on the mover, and in tools, which may leave the index to it. A
+/// segment without one costs a scan when it is read, so neither damage nor a full disk is a fault here.
 pub(super) fn write_footer(segment: &Segment, index: Option<SegmentIndex>, file: &SegmentFile) -> io::Result<()> {
     let index = index.map_or_else(|| scan::index(file, SEGMENT_START, segment.end), Ok);
     let Ok(index) = index else { return Ok(()) };

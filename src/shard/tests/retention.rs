@@ -112,6 +112,34 @@ fn a_quiet_group_is_sealed_by_time_and_emptied_and_goes_on_behind_it_in_a_file_o
 }
 
 #[test]
+fn a_segment_that_began_before_a_start_is_read_for_its_index_when_it_is_sealed() {
+    let site = Site::new();
+    let _ = site.run(async |node| {
+        let config = GroupConfig { segment_max_age: SECOND, ..GroupConfig::default() };
+        let group = node.make("orders", config).await;
+        node.produce(group, &["a"]).await.unwrap();
+        node.checkpoint().await;
+    });
+    let _ = site.run(async |node| {
+        node.produce(1, &["b"]).await.unwrap();
+        assert!(!node.shard.state.borrow().groups[&1].group.log.active_index().1, "nothing is known of before");
+        node.checkpoint().await;
+        tokio::time::sleep(SECOND).await;
+        node.retain().await;
+        let found = node.shard.state.borrow().groups[&1].group.log.segments()[0];
+        assert!(found.sealed);
+        let file = crate::io::file::SegmentFile::open(&segment::path(&node.shard.segments_directory(), 1, 0)).unwrap();
+        let index = loop {
+            match super::super::segments::footer(&file, found.end) {
+                Ok(index) => break index,
+                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        assert_eq!(index.seek(0), Some(segment::SEGMENT_START));
+    });
+}
+
+#[test]
 fn a_segment_sealed_by_time_has_its_index_behind_it_and_no_room_that_it_does_not_need() {
     let site = Site::new();
     site.run(async |node| {
