@@ -252,6 +252,20 @@ fn a_slice_that_follows_comes_when_its_time_is_over() {
     assert_eq!((&row["count()"], &row["partial"]), (&json!(10), &json!(false)));
 }
 
+/// The last slice is over when its time is, also if nothing came behind it; not where TO cuts it.
+#[test]
+fn a_slice_is_partial_while_it_may_grow() {
+    let broker = ten();
+    let mut client = broker.client();
+    let mut last = |query: &str| rows(&mut client, query).pop().expect("a slice").as_array().expect("a row").clone();
+    assert_eq!(last("SELECT count() IN flights SAMPLE BY 100y")[2], true);
+    eventually("its time is over", || last("SELECT count() IN flights SAMPLE BY 200T")[2] == false);
+    let ts = last("SELECT count() IN flights SAMPLE BY 200T")[0].as_str().expect("a time").to_owned();
+    let cut = ts.parse::<jiff::Timestamp>().expect("a time").as_microsecond() + 199_999;
+    let cut = format!("SELECT count() IN flights FROM '{ts}' TO {cut} SAMPLE BY 200T FILL(0)");
+    assert_eq!(last(&cut)[2], true);
+}
+
 #[test]
 fn the_command_line_shows_rows_draws_them_and_points_at_mistakes() {
     let broker = ten();

@@ -288,7 +288,8 @@ async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan, now_us:
     let to = plan.query.to.unwrap_or(behind_last.unwrap_or(first).max(first));
     // While something is under way, events may still come right behind the last one.
     let settled = visible.map_or(behind_last, |(now_us, _)| Some(now_us)).unwrap_or(first);
-    Ok(Range { from: from.min(upto), upto, span: Span { from: first, to, settled: settled.min(to) }, now_us })
+    let settled = plan.query.to.map_or(settled, |to| settled.min(to));
+    Ok(Range { from: from.min(upto), upto, span: Span { from: first, to, settled }, now_us })
 }
 
 /// When the first event from the cursor on was received.
