@@ -101,6 +101,20 @@ fn rows_are_sent_as_they_are_made() {
     }
 }
 
+/// Nobody takes the rows that were sent before for all there are.
+#[test]
+fn an_answer_that_has_begun_ends_in_the_middle_when_there_are_too_many_rows() {
+    let broker = broker(&[("query.rows", "15000")]);
+    for format in [NDJSON, ("Accept", "text/csv")] {
+        let mut client = broker.client();
+        client.send(Client::request("POST", QUERY, &[format], "SELECT * IN flights"));
+        assert_eq!(client.head().status, 200);
+        while !client.closed() {
+            assert!(client.chunk().is_some(), "it has no end");
+        }
+    }
+}
+
 #[test]
 fn a_query_that_runs_for_too_long_is_ended() {
     let broker = broker(&[("query.time", "50ms")]);

@@ -317,3 +317,21 @@ fn a_journal_file_that_is_missing_or_of_another_broker_stops_the_start() {
     let cause = refused(&site);
     assert!(cause.contains("003.journal"), "{cause}");
 }
+
+/// Before a time that was told, nothing comes any more; what is under way might have been received before it.
+#[test]
+fn everything_is_visible_only_while_nothing_is_under_way() {
+    Site::new().run(async |node| {
+        let group = node.make("g", GroupConfig::default()).await;
+        node.produce(group, &["a"]).await.unwrap();
+        let (told, tail) = node.shard.all_visible(group).unwrap().unwrap();
+        assert_eq!(tail, 1);
+        let events: NewEvents = [text("b")].into_iter().collect();
+        let batch = Batch { events: &events, producer: None, expect_offset: None };
+        let accepted = node.shard.append(group, &batch).await.unwrap();
+        assert_eq!(node.shard.all_visible(group).unwrap(), None);
+        node.shard.durable(accepted.entry).await.unwrap();
+        let (_, tail) = node.shard.all_visible(group).unwrap().unwrap();
+        assert!(tail == 2 && accepted.receipt.stamps.unwrap().received_us >= told);
+    });
+}
