@@ -112,6 +112,8 @@ if wanted cores; then
 fi
 
 if wanted restart; then
+  # Its own directory: what the other rows stored has filled disks, and does not belong to it.
+  stop_broker; rm -rf "$work/data"; start_broker
   load produce --group load --groups 1000 -n "$events" -b 1000 -s 100B --format binary -c 64 --no-verify &
   filling=$!
   while kill -0 $filling 2>/dev/null && [ "$(curl -sf $broker_url/metrics | awk '/^eddyline_events_produced_total/ {n += $2} END {printf "%.0f", n}')" -lt $((events * 95 / 100)) ]; do sleep 0.02; done
