@@ -60,7 +60,7 @@ if wanted latency; then
       *) what="at $percent % of the highest rate, p99" first=– goal=– ;;
     esac
     record "$what" "$first" "$goal" "a durable overwrite of 4 KiB, $(column '$1') µs" "p50 $(column '$3') µs, p99 $(column '$4') µs" '$4 / $1'
-    record "$what" – – "p99 of $(column '$6') durable overwrites a second, $(column '$5') µs" "p99 $(column '$4') µs" '$4 / $5'
+    record "$what, against the disk's" – – "p99 of $(column '$6') durable overwrites a second, $(column '$5') µs" "p99 $(column '$4') µs" '$4 / $5'
   done
 fi
 
