@@ -21,8 +21,8 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A job that has run for so long rests when it asks. What waits for its CPU waits about so long: measured, half of it does
-/// not help commits any more and costs a query twice as much.
+/// A job that has run for so long rests when it asks. What waits for its CPU waits about so long. Measured: with 20 µs p99 of
+/// commits is the same, and a query takes a quarter longer.
 const STINT: Duration = Duration::from_micros(50);
 
 /// It rests at least so long: the thread must have left its CPU before its timer ends, else nobody gets it.

@@ -264,6 +264,8 @@ pub struct Shard {
     lease_turn: Notify,
     /// Audit events became durable.
     audit_turn: Notify,
+    /// Held by whoever reads a segment for its index that nobody waits for: one after the other.
+    indexing: Mutex<()>,
     entry_bytes_max: usize,
 }
 

@@ -131,6 +131,7 @@ pub fn recover(
         room: Notify::new(),
         lease_turn: Notify::new(),
         audit_turn: Notify::new(),
+        indexing: tokio::sync::Mutex::default(),
         entry_bytes_max: (layout.ring.entry_bytes_max() as usize).min(ENTRY_BYTES_MAX),
     };
     Ok((Rc::new(shard), recovered))

@@ -148,26 +148,40 @@ impl Shard {
     /// Puts the index behind the frames of segments that were sealed, so that it need not be made again. One that began
     /// before the last start has to be read for it, which nobody waits for.
     pub(super) async fn write_footers(self: &Rc<Self>, finished: Vec<Finished>) {
-        let mut work = Vec::with_capacity(finished.len());
+        let (mut known, mut unknown) = (Vec::with_capacity(finished.len()), Vec::new());
         for (group, segment, index) in finished {
-            match (self.segment_file(group, segment.sequence).await, index) {
-                (Ok(file), Some(index)) => work.push((group, segment, index, file)),
-                (Ok(file), None) => {
-                    let shard = Rc::clone(self);
-                    tokio_uring::spawn(async move {
-                        if let (index, Ok(())) = shard.scan(&file, segment.end).await {
-                            shard.put_footers(vec![(group, segment, index, file)]).await;
-                        }
-                    });
+            match index {
+                Some(index) => {
+                    known.extend(self.sealed_file(group, segment).await.map(|file| (group, segment, index, file)));
                 }
-                (Err(error), _) => {
-                    tracing::warn!(group, sequence = segment.sequence, %error, "a sealed segment could not be opened");
-                }
+                None => unknown.push((group, segment)),
             }
         }
-        if !work.is_empty() {
-            self.put_footers(work).await;
+        if !known.is_empty() {
+            self.put_footers(known).await;
         }
+        if !unknown.is_empty() {
+            tokio_uring::spawn(Rc::clone(self).index_again(unknown));
+        }
+    }
+
+    /// Many groups may seal such segments at once; they are read one after the other, for two at a time leave commits no rest.
+    async fn index_again(self: Rc<Self>, unknown: Vec<(u32, Segment)>) {
+        let _turn = self.indexing.lock().await;
+        for (group, segment) in unknown {
+            let Some(file) = self.sealed_file(group, segment).await else { continue };
+            if let (index, Ok(())) = self.scan(&file, segment.end).await {
+                self.put_footers(vec![(group, segment, index, file)]).await;
+            }
+        }
+    }
+
+    async fn sealed_file(&self, group: u32, segment: Segment) -> Option<SegmentFile> {
+        let file = self.segment_file(group, segment.sequence).await;
+        file.inspect_err(|error| {
+            tracing::warn!(group, sequence = segment.sequence, %error, "a sealed segment could not be opened");
+        })
+        .ok()
     }
 
     async fn put_footers(&self, work: Vec<(u32, Segment, SegmentIndex, SegmentFile)>) {
