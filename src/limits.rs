@@ -137,6 +137,8 @@ pub const QUERY_SLICES_MAX: u64 = 1_000_000;
 pub const QUERY_TURN: std::time::Duration = std::time::Duration::from_millis(20);
 /// Threads that queries run on; there are no more than CPUs.
 pub const QUERY_THREADS_MAX: usize = 8;
+/// Text of a query that runs, where those are listed.
+pub const QUERY_SHOWN_BYTES_MAX: usize = 1 << 10;
 /// Values up to which percentiles and distinct counts are exact.
 pub const QUERY_EXACT_MAX: usize = 1_000;
 

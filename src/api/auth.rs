@@ -60,8 +60,10 @@ fn need<'t>(target: &'t Target<'_>, method: Method) -> Need<'t> {
         Target::Producer | Target::Live | Target::Ready | Target::Preflight => Need::Nothing,
         Target::Metrics | Target::Status => Need::ManageAny,
         Target::Tokens | Target::Token(_) => Need::Admin,
-        // The text of a query names its group.
-        Target::Groups | Target::AllConsumers | Target::Query => Need::SeeAny,
+        // The text of a query names its group; of those that run, everybody sees and stops his own.
+        Target::Groups | Target::AllConsumers | Target::Query | Target::Queries | Target::RunningQuery(_) => {
+            Need::SeeAny
+        }
         Target::Group(name) if reads => Need::See(name),
         Target::Consumers(group) => Need::See(group),
         Target::Consumer(group, consumer, action) => match action {
@@ -311,6 +313,8 @@ mod tests {
             (Target::Token(group()), &[Delete], Need::Admin),
             (Target::Groups, &[Get, Head], Need::SeeAny),
             (Target::Query, &[Get, Head, Post], Need::SeeAny),
+            (Target::Queries, &[Get, Head], Need::SeeAny),
+            (Target::RunningQuery(group()), &[Delete], Need::SeeAny),
             (Target::Group(group()), &[Get, Head], Need::See("g")),
             (Target::Group(group()), &[Put, Patch, Delete], Need::In(Scope::Manage, "g")),
             (Target::Events(group()), &[Get, Head], Need::In(Scope::Query, "g")),

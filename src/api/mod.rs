@@ -198,6 +198,8 @@ pub async fn answer(
         Target::Tokens => tokens::all(context, &route.caller, head, body, exchange).await?,
         Target::Token(id) => tokens::one(context, &route.caller, id, head, exchange).await?,
         Target::Query => query::query(context, &route.caller, head, body, exchange).await?,
+        Target::Queries => query::list(context, &route.caller, head, exchange)?,
+        Target::RunningQuery(id) => query::stop(context, &route.caller, id, head, exchange)?,
         Target::Groups => groups::list(context, &route.caller, head, exchange)?,
         Target::Group(name) => groups::one(context, &route.caller, name, head, body, exchange).await?,
         Target::Events(name) => read::events(context, &route.caller, name, head, exchange).await?,

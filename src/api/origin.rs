@@ -22,7 +22,7 @@ const ALLOW_HEADERS: &str = "Content-Type, Authorization, Prefer, Producer-Id, P
                              Eddyline-Key, Eddyline-Expect-Offset, Last-Event-ID";
 /// Headers a page may read.
 const EXPOSE_HEADERS: &str = "Eddyline-Offset, Eddyline-Duplicate, Eddyline-Next, Eddyline-Tail, Eddyline-Earliest, \
-                              Producer-Epoch, Producer-Expected-Seq, Retry-After";
+                              Eddyline-Query, Producer-Epoch, Producer-Expected-Seq, Retry-After";
 
 impl Cors {
     /// Adds what the page's browser needs to hand the answer over.

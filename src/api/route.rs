@@ -47,6 +47,10 @@ pub enum Target<'b> {
     Consumer(Cow<'b, str>, Cow<'b, str>, Action),
     /// `/v1/query`.
     Query,
+    /// `/v1/queries`.
+    Queries,
+    /// `/v1/queries/{id}`.
+    RunningQuery(Cow<'b, str>),
     /// `/v1/tokens`.
     Tokens,
     /// `/v1/tokens/{id}`.
@@ -83,6 +87,7 @@ impl Target<'_> {
             Self::Consumer(_, _, action) => action.name(),
             Self::Tokens | Self::Token(_) => "tokens",
             Self::Query => "query",
+            Self::Queries | Self::RunningQuery(_) => "queries",
             Self::Preflight => "preflight",
         }
     }
@@ -97,12 +102,13 @@ impl Target<'_> {
             | Self::Groups
             | Self::Event(..)
             | Self::AllConsumers
-            | Self::Consumers(_) => "GET, HEAD, OPTIONS",
+            | Self::Consumers(_)
+            | Self::Queries => "GET, HEAD, OPTIONS",
             Self::Group(_) => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
             Self::Events(_) | Self::Tokens | Self::Query => "GET, HEAD, POST, OPTIONS",
             Self::Batch(_) => "POST, OPTIONS",
             Self::Consumer(_, _, action) => action.allow(),
-            Self::Token(_) => "DELETE, OPTIONS",
+            Self::Token(_) | Self::RunningQuery(_) => "DELETE, OPTIONS",
             Self::Preflight => "OPTIONS",
         }
     }
@@ -114,7 +120,7 @@ impl Target<'_> {
             Self::Events(_) | Self::Tokens | Self::Query => reads || method == Method::Post,
             Self::Batch(_) => method == Method::Post,
             Self::Consumer(_, _, action) => action.methods().contains(&method),
-            Self::Token(_) => method == Method::Delete,
+            Self::Token(_) | Self::RunningQuery(_) => method == Method::Delete,
             Self::Preflight => true,
             _ => reads,
         }
@@ -215,8 +221,10 @@ fn at_path(path: &str) -> Result<Option<Target<'_>>, Problem> {
             _ => None,
         });
     }
-    if let (Some("v1"), Some("tokens"), Some(id), None) = (first, second, group, kind) {
-        return Ok(Some(Target::Token(decode(id)?)));
+    match (first, second, group, kind) {
+        (Some("v1"), Some("tokens"), Some(id), None) => return Ok(Some(Target::Token(decode(id)?))),
+        (Some("v1"), Some("queries"), Some(id), None) => return Ok(Some(Target::RunningQuery(decode(id)?))),
+        _ => {}
     }
     Ok(match path {
         "/producer.js" => Some(Target::Producer),
@@ -227,6 +235,7 @@ fn at_path(path: &str) -> Result<Option<Target<'_>>, Problem> {
         "/v1/groups" => Some(Target::Groups),
         "/v1/consumers" => Some(Target::AllConsumers),
         "/v1/query" => Some(Target::Query),
+        "/v1/queries" => Some(Target::Queries),
         "/v1/tokens" => Some(Target::Tokens),
         _ => None,
     })
@@ -261,6 +270,10 @@ mod tests {
             ("/v1/groups/a////other", "None"),
             ("/v1/query", "Some(Query)"),
             ("/v1/query/x", "None"),
+            ("/v1/queries", "Some(Queries)"),
+            ("/v1/queries/", "None"),
+            ("/v1/queries/00%61b", "Some(RunningQuery(\"00ab\"))"),
+            ("/v1/queries/00ab/x", "None"),
             ("/v1/tokens", "Some(Tokens)"),
             ("/v1/tokens/", "None"),
             ("/v1/tokens/00ab", "Some(Token(\"00ab\"))"),

@@ -2,6 +2,7 @@
 //! other, and what the broker answers is of the shapes that it gives.
 
 use crate::broker::Broker;
+use crate::http::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -129,6 +130,12 @@ fn answers_are_of_the_shapes_that_the_document_gives() {
     holds("Session", "POST", &format!("{consumer}/session?takeover=1"), "");
     holds("ConsumerList", "GET", &format!("{group}/consumers"), "");
     holds("ConsumerList", "GET", "/v1/consumers", "");
+    let mut follows = broker.client();
+    let rows = [("Accept", "application/x-ndjson")];
+    follows.send(Client::request("POST", "/v1/query", &rows, "SELECT * IN orders FOLLOW"));
+    follows.head();
+    let listed = holds("QueryList", "GET", "/v1/queries", "");
+    assert_eq!(listed["queries"].as_array().map(Vec::len), Some(1));
     holds("Ready", "GET", "/readyz", "");
     for (method, target, body) in [
         ("GET", "/v1/nowhere", ""),

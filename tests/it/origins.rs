@@ -9,7 +9,7 @@ fn assert_readable(answer: &Answer, after: &str) {
     assert_eq!(answer.header("access-control-allow-origin"), Some(PAGE), "{after}: {answer:?}");
     assert_eq!(answer.header("vary"), Some("Origin"), "{after}");
     let exposed = answer.header("access-control-expose-headers").expect("exposed headers");
-    for name in ["Eddyline-Offset", "Eddyline-Next", "Producer-Expected-Seq", "Retry-After"] {
+    for name in ["Eddyline-Offset", "Eddyline-Next", "Eddyline-Query", "Producer-Expected-Seq", "Retry-After"] {
         assert!(exposed.contains(name), "{after}: {exposed}");
     }
 }

@@ -7,27 +7,32 @@ use crate::http::{Head, Known, Method};
 use crate::query::Fault;
 use crate::query::run::Span;
 use serde::Deserialize;
+use uuid::Uuid;
 
 /// A query as it was asked.
 pub(super) struct Ask {
     pub(super) text: String,
     pub(super) next: Option<String>,
+    /// What it is to be called while it runs.
+    pub(super) id: Option<Uuid>,
 }
 
 impl Ask {
     pub(super) fn read(head: &Head<'_>, body: &[u8]) -> Result<Self, Problem> {
-        let parameters = Parameters::new(head.query, &["q", "next", "token"])?;
+        let parameters = Parameters::new(head.query, &["q", "next", "id", "token"])?;
         let next = parameters.text("next")?.map(Into::into);
+        let id = parameters.text("id")?.map(|id| id.parse().map_err(|_| Problem::bad_parameter("id", "a UUID")));
+        let id = id.transpose()?;
         if head.method != Method::Post {
             let text = parameters.text("q")?.ok_or_else(|| Problem::bad_parameter("q", "a query"))?;
-            return Ok(Self { text: text.into(), next });
+            return Ok(Self { text: text.into(), next, id });
         }
         let utf8 = std::str::from_utf8(body).map_err(|error| {
             Problem::new(400, "not_utf8", format!("a query is UTF-8: byte {} is not", error.valid_up_to()))
         })?;
         let content_type = head.get(Known::ContentType).unwrap_or_default().to_ascii_lowercase();
         if !content_type.starts_with(b"application/json") {
-            return Ok(Self { text: utf8.to_owned(), next });
+            return Ok(Self { text: utf8.to_owned(), next, id });
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -37,7 +42,7 @@ impl Ask {
         }
         let body: Body =
             serde_json::from_str(utf8).map_err(|error| Problem::new(400, "bad_body", error.to_string()))?;
-        Ok(Self { text: body.q, next: body.next.or(next) })
+        Ok(Self { text: body.q, next: body.next.or(next), id })
     }
 }
 

@@ -60,6 +60,10 @@ pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), E
                 }
             }
             Woken::Away(reason) => return away(scan, reason).await,
+            Woken::Stopped => {
+                away(scan, "stopped").await?;
+                return Err(End::Stopped);
+            }
         }
         // Also where events come that do not meet the predicate.
         if heard.elapsed() >= heartbeat && scan.work().rows.body.is_empty() {
@@ -83,6 +87,7 @@ enum Woken {
     Events,
     Time,
     Away(&'static str),
+    Stopped,
 }
 
 async fn wait(scan: &mut Scan<'_>, offset: u64, pause: Duration) -> Result<Woken, End> {
@@ -95,6 +100,7 @@ async fn wait(scan: &mut Scan<'_>, offset: u64, pause: Duration) -> Result<Woken
         biased;
         () = cursor.wait() => Woken::Events,
         () = drain => Woken::Away("draining"),
+        () = scan.listed.stopped() => Woken::Stopped,
         lapse = scan.caller.lapse(scan.context) => Woken::Away(lapse.reason()),
         _ = &mut scan.hang_up => return Err(End::HungUp),
         () = tokio::time::sleep(pause) => Woken::Time,

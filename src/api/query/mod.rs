@@ -2,28 +2,29 @@
 //!
 //! The core of its connection finds what to read and sends what was written; all reading and computing is done by threads of
 //! its own that get what the CPUs have left, so that no commit waits for a query. It ends when its client hangs up, its token
-//! lapses or it has had what one query may have. `ask` reads the request, `scan` walks the log, `work` is what the threads do
-//! of it, `output` writes rows, `follow` goes on with what comes, `explain` tells what would be read.
+//! lapses, it has had what one query may have or somebody stops it. `ask` reads the request, `place` knows the queries that
+//! run, `scan` walks the log, `work` is what the threads do of it, `output` writes rows, `follow` goes on with what comes,
+//! `explain` tells what would be read.
 
 mod ask;
 mod explain;
 mod follow;
 mod output;
+mod place;
 mod scan;
 mod work;
 
+use super::Context;
 use super::auth::Caller;
 use super::exchange::Exchange;
 use super::position::Position;
 use super::problem::Problem;
 use super::read::cut_off;
-use super::{Broker, Context};
 use crate::auth::Scope;
 use crate::http::Head;
-use crate::io::background::Background;
-use crate::limits::{QUERY_ROWS_DEFAULT, QUERY_THREADS_MAX};
+use crate::limits::QUERY_ROWS_DEFAULT;
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Row, Running, Span};
+use crate::query::run::{Limit, Running, Span};
 use crate::query::{self};
 use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
@@ -31,17 +32,20 @@ use crate::shard::directory::Entry;
 use crate::units::print_span;
 use ask::{Ask, Kind, Next};
 use output::{Format, Output, Rows};
+use place::{Entry as Listed, Place};
+pub use place::{Queries, list, stop};
 use scan::Scan;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use work::Work;
 
 /// Why a query ended before its end.
 enum End {
     HungUp,
+    /// Somebody stopped it, and its answer says so.
+    Stopped,
     Fault(Fault),
     Problem(Problem),
 }
@@ -80,73 +84,6 @@ fn over(limit: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
     let mut problem = Problem::new(422, "query_limit", detail);
     problem.members.push(("limit", limit.into()));
     problem
-}
-
-/// The queries that run now, by caller, and the threads that they run on.
-pub struct Queries {
-    running: Mutex<BTreeMap<String, usize>>,
-    background: Background,
-}
-
-/// A query's place among those that run.
-struct Place {
-    broker: Arc<Broker>,
-    caller: String,
-}
-
-impl Queries {
-    /// Starts the threads, one on each of `cpus` behind those that the cores have, or on all if none is left.
-    ///
-    /// # Errors
-    /// When the operating system refuses a thread.
-    pub fn start(cpus: &[usize], cores: usize) -> std::io::Result<Self> {
-        let cpus = cpus.get(cores..).filter(|left| !left.is_empty()).unwrap_or(cpus);
-        let cpus = &cpus[..cpus.len().min(QUERY_THREADS_MAX)];
-        Ok(Self { running: Mutex::default(), background: Background::start("query", cpus)? })
-    }
-
-    fn background(&self) -> &Background {
-        &self.background
-    }
-}
-
-impl Place {
-    fn take(broker: &Arc<Broker>, caller: String) -> Result<Self, Problem> {
-        let may = &broker.config.query;
-        let mut running = broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = running.get(&caller).copied().unwrap_or(0);
-        let limit = match () {
-            () if running.values().sum::<usize>() >= may.running => "running",
-            () if own >= may.running_per_token => "running_per_token",
-            () => {
-                *running.entry(caller.clone()).or_default() += 1;
-                drop(running);
-                broker.stats.queries_running.inc();
-                return Ok(Self { broker: Arc::clone(broker), caller });
-            }
-        };
-        let mut problem = Problem::passing(429, "too_many_queries", 500, "as many queries run as may at once");
-        problem.members.push(("limit", limit.into()));
-        Err(problem)
-    }
-
-    /// The plan, about to run within what a query may keep.
-    fn running(&self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<Running, Limit> {
-        Running::new(plan, span, self.broker.config.query.memory as usize, before)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.broker.stats.queries_running.dec();
-        let mut running = self.broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = running.get_mut(&self.caller) {
-            *own -= 1;
-            if *own == 0 {
-                running.remove(&self.caller);
-            }
-        }
-    }
 }
 
 /// The offsets and the times that a query is about, and what `now()` is in it.
@@ -188,7 +125,9 @@ pub async fn query(
         return Err(over("rows", format!("LIMIT is at most {rows_max} (query.rows)")));
     }
     let entry = context.group(&plan.query.group)?;
-    let place = Place::take(&context.broker, caller.name())?;
+    let listed = Listed::new(caller, &plan.query.group, &ask.text);
+    let place = Place::take(&context.broker, ask.id, listed)?;
+    let id = place.id;
     let range = match &next {
         Some(next) => next.range,
         None => resolve(context, &entry, &plan, now_us).await?,
@@ -209,7 +148,7 @@ pub async fn query(
     let work = Work::new(&shown, range.span, rows, place)?;
     let tells_gaps = format == Format::Json || shown.query.follow;
     let gaps = if tells_gaps { None } else { gaps(context, &entry, range).await? };
-    let mut scan = Scan::new(context, caller, &entry, Output::new(exchange, format, gaps), work);
+    let mut scan = Scan::new(context, caller, &entry, Output::new(exchange, format, id, gaps), work);
     let end = if explain {
         explain::explain(&mut scan, &plan, range).await
     } else {
@@ -220,7 +159,7 @@ pub async fn query(
     exchange.heard_enough();
     context.broker.stats.query(outcome(&end), asked.elapsed());
     match end {
-        Ok(()) => Ok(()),
+        Ok(()) | Err(End::Stopped) => Ok(()),
         Err(End::HungUp) => {
             exchange.hung_up = true;
             Ok(())
@@ -236,12 +175,17 @@ pub async fn query(
     }
 }
 
+/// Code of what a query is refused with that somebody stopped.
+const STOPPED: &str = "query_stopped";
+
 /// What became of a query, for the counters.
 fn outcome(end: &Result<(), End>) -> &'static str {
     match end {
         Ok(()) => "answered",
         Err(End::HungUp) => "left",
         Err(End::Problem(problem)) if problem.code == "query_limit" => "limit",
+        Err(End::Stopped) => "stopped",
+        Err(End::Problem(problem)) if problem.code == STOPPED => "stopped",
         Err(End::Problem(_) | End::Fault(_)) => "failed",
     }
 }
@@ -313,9 +257,15 @@ async fn received(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
 
 /// Runs the query and writes all of its answer.
 async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped: u64, text: &str) -> Result<(), End> {
+    let before = match plan.shape {
+        query::plan::Shape::Groups => scan.rows_before(plan, range).await?,
+        _ => Vec::new(),
+    };
+    if !plan.query.follow {
+        scan.listed.at_range(range.upto - range.from);
+    }
     let next = match plan.shape {
         query::plan::Shape::Groups => {
-            let before = scan.rows_before(plan, range).await?;
             scan.begin(plan, range.span, before)?;
             scan.forward(range.from, range.upto).await?;
             if plan.query.follow && !scan.work().rows.complete() {

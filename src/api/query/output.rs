@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// Rows that are taken at once: those of empty slices are made then.
 const ROWS_PER_TURN: usize = 4096;
@@ -283,19 +284,21 @@ impl Rows {
 pub(super) struct Output<'x> {
     pub(super) exchange: &'x mut Exchange,
     pub(super) format: Format,
+    /// What the query is called.
+    id: String,
     /// What is lost of the range, where nothing else can say so.
     gaps: Option<String>,
     stream: Option<Stream>,
 }
 
 impl<'x> Output<'x> {
-    pub(super) fn new(exchange: &'x mut Exchange, format: Format, gaps: Option<String>) -> Self {
-        Self { exchange, format, gaps, stream: None }
+    pub(super) fn new(exchange: &'x mut Exchange, format: Format, id: Uuid, gaps: Option<String>) -> Self {
+        Self { exchange, format, id: id.to_string(), gaps, stream: None }
     }
 
     fn head(&mut self) -> Reply<'_> {
         let reply = self.exchange.reply(200).header("X-Content-Type-Options", "nosniff");
-        let reply = reply.header("Cache-Control", "no-store");
+        let reply = reply.header("Cache-Control", "no-store").header("Eddyline-Query", &self.id);
         match &self.gaps {
             Some(gaps) => reply.header("Eddyline-Gap", gaps),
             None => reply,

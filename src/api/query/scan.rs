@@ -4,9 +4,11 @@
 use super::super::Context;
 use super::super::auth::Caller;
 use super::super::position::Position;
+use super::super::problem::Problem;
 use super::output::Output;
+use super::place::Entry as Listed;
 use super::work::{Pause, Work};
-use super::{End, Range, over};
+use super::{End, Range, STOPPED, over};
 use crate::query::plan::Plan;
 use crate::query::run::{Limit, Row, Running, Span};
 use crate::query::slice::Slicer;
@@ -33,6 +35,8 @@ pub(super) struct Scan<'c> {
     pub(super) caller: &'c Caller,
     pub(super) entry: &'c Arc<Entry>,
     pub(super) output: Output<'c>,
+    /// The query among those that run.
+    pub(super) listed: Arc<Listed>,
     pub(super) hang_up: Pin<Box<dyn Future<Output = std::io::Result<u32>>>>,
     /// It is away while a thread has it, and for good when the query has ended meanwhile.
     work: Option<Box<Work>>,
@@ -48,7 +52,8 @@ impl<'c> Scan<'c> {
         work: Work,
     ) -> Self {
         let hang_up = Box::pin(output.exchange.hang_up());
-        Self { context, caller, entry, output, hang_up, work: Some(Box::new(work)), begun: Instant::now() }
+        let listed = Arc::clone(&work.place.entry);
+        Self { context, caller, entry, output, listed, hang_up, work: Some(Box::new(work)), begun: Instant::now() }
     }
 
     /// What the query has come to, between two turns.
@@ -78,6 +83,9 @@ impl<'c> Scan<'c> {
             _ = self.caller.lapse(self.context) => {
                 self.caller.still_good()?;
                 return Err(End::HungUp);
+            }
+            () = self.listed.stopped() => {
+                return Err(Problem::new(409, STOPPED, "the query was stopped").into());
             }
             () = tokio::time::sleep_until(self.begun + time_max) => {
                 let ran = print_span(time_max);

@@ -2,8 +2,9 @@
 //! writing its rows. It is done on threads that get what the CPUs have left, a turn at a time; between turns it is back on
 //! its connection's core, which sends what was written and finds the next stretch.
 
+use super::End;
 use super::output::Rows;
-use super::{End, Place};
+use super::place::Place;
 use crate::limits::{INDEX_STRIDE_BYTES, QUERY_TURN, READ_PIECE_BYTES};
 use crate::query::plan::Plan;
 use crate::query::run::{Limit, Row, Running, Span};
@@ -86,6 +87,7 @@ impl Work {
     pub(super) fn pass(&mut self, to: u64) {
         self.rows.lost(self.offset, to);
         self.stats.lost += to - self.offset;
+        self.place.entry.advance(to - self.offset);
         self.offset = to;
     }
 
@@ -103,9 +105,11 @@ impl Work {
         wanted: &dyn Fn() -> bool,
     ) -> Result<Pause, End> {
         let begun = Instant::now();
-        let before = self.stats;
+        let (before, from) = (self.stats, self.offset);
         let pause = self.walk_on(stretch, frames, upto, (begun, wanted));
         self.stats.not_json += std::mem::take(&mut self.running.not_json);
+        self.place.entry.has_read(&self.stats);
+        self.place.entry.advance(self.offset - from);
         let stats = &self.place.broker.stats;
         stats.query_events.inc_by(self.stats.events_read - before.events_read);
         stats.query_bytes.inc_by(self.stats.bytes_read - before.bytes_read);

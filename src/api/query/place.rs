@@ -1,0 +1,206 @@
+//! The queries that run now: each one's place among them, how far it is, and how it is stopped.
+
+use super::super::auth::{Caller, now_us};
+use super::super::encode::EventEncoder;
+use super::super::exchange::Exchange;
+use super::super::parameters::Parameters;
+use super::super::problem::Problem;
+use super::super::{Broker, Context};
+use super::work::Stats;
+use crate::http::Head;
+use crate::io::background::Background;
+use crate::limits::{QUERY_SHOWN_BYTES_MAX, QUERY_THREADS_MAX};
+use crate::query::plan::Plan;
+use crate::query::run::{Limit, Row, Running, Span};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// The queries that run now, and the threads that they run on.
+pub struct Queries {
+    running: Mutex<BTreeMap<Uuid, Arc<Entry>>>,
+    background: Background,
+}
+
+/// A query that runs, as others see it.
+pub(super) struct Entry {
+    caller: String,
+    group: Box<str>,
+    /// What was asked, or its beginning.
+    text: Box<str>,
+    begun: Instant,
+    begun_us: u64,
+    /// Offsets of its range, once it is at them; never, if it has no end or reads nothing.
+    total: OnceLock<u64>,
+    done: AtomicU64,
+    events_read: AtomicU64,
+    bytes_read: AtomicU64,
+    stop: Notify,
+}
+
+/// A query's place among those that run.
+pub(super) struct Place {
+    pub(super) broker: Arc<Broker>,
+    pub(super) id: Uuid,
+    pub(super) entry: Arc<Entry>,
+}
+
+impl Queries {
+    /// Starts the threads, one on each of `cpus` behind those that the cores have, or on all if none is left.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start(cpus: &[usize], cores: usize) -> std::io::Result<Self> {
+        let cpus = cpus.get(cores..).filter(|left| !left.is_empty()).unwrap_or(cpus);
+        let cpus = &cpus[..cpus.len().min(QUERY_THREADS_MAX)];
+        Ok(Self { running: Mutex::default(), background: Background::start("query", cpus)? })
+    }
+
+    pub(super) fn background(&self) -> &Background {
+        &self.background
+    }
+
+    /// Those that the caller may see, the oldest first: its own, or all if it manages the broker.
+    fn seen_by(&self, caller: &Caller) -> Vec<(Uuid, Arc<Entry>)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let (own, all) = (caller.name(), caller.is_admin());
+        let seen = running.iter().filter(|(_, entry)| all || entry.caller == own);
+        let mut seen: Vec<_> = seen.map(|(id, entry)| (*id, Arc::clone(entry))).collect();
+        drop(running);
+        seen.sort_by_key(|(_, entry)| entry.begun);
+        seen
+    }
+}
+
+impl Entry {
+    pub(super) fn new(caller: &Caller, group: &str, text: &str) -> Self {
+        Self {
+            caller: caller.name(),
+            group: group.into(),
+            text: text[..text.floor_char_boundary(QUERY_SHOWN_BYTES_MAX)].into(),
+            begun: Instant::now(),
+            begun_us: now_us(),
+            total: OnceLock::new(),
+            done: AtomicU64::new(0),
+            events_read: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            stop: Notify::new(),
+        }
+    }
+
+    /// The query is at its range now, which has so many offsets. What it read before is not counted as done.
+    pub(super) fn at_range(&self, total: u64) {
+        let _ = self.total.set(total);
+    }
+
+    /// The query has dealt with that many offsets more.
+    pub(super) fn advance(&self, offsets: u64) {
+        if self.total.get().is_some() {
+            self.done.fetch_add(offsets, Ordering::Relaxed);
+        }
+    }
+
+    /// What it has read so far.
+    pub(super) fn has_read(&self, stats: &Stats) {
+        self.events_read.store(stats.events_read, Ordering::Relaxed);
+        self.bytes_read.store(stats.bytes_read, Ordering::Relaxed);
+    }
+
+    /// Completes once the query is to stop. May be dropped at any time.
+    pub(super) async fn stopped(&self) {
+        self.stop.notified().await;
+    }
+
+    fn shape(&self, id: Uuid) -> Value {
+        let total = self.total.get();
+        // A window that was too large is read again.
+        let done = total.map(|total| self.done.load(Ordering::Relaxed).min(*total));
+        json!({
+            "id": id.to_string(),
+            "group": self.group,
+            "query": self.text,
+            "caller": self.caller,
+            "begun": EventEncoder::time_text(self.begun_us),
+            "ms": self.begun.elapsed().as_micros() as f64 / 1000.0,
+            "events_done": done,
+            "events_total": total,
+            "events_read": self.events_read.load(Ordering::Relaxed),
+            "bytes_read": self.bytes_read.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Place {
+    pub(super) fn take(broker: &Arc<Broker>, id: Option<Uuid>, entry: Entry) -> Result<Self, Problem> {
+        let id = id.unwrap_or_else(|| uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid());
+        let may = &broker.config.query;
+        let mut running = broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = running.values().filter(|other| other.caller == entry.caller).count();
+        let limit = match () {
+            () if running.contains_key(&id) => {
+                return Err(Problem::new(409, "duplicate_query", "a query of this id runs now"));
+            }
+            () if running.len() >= may.running => "running",
+            () if own >= may.running_per_token => "running_per_token",
+            () => {
+                let entry = Arc::new(entry);
+                running.insert(id, Arc::clone(&entry));
+                drop(running);
+                broker.stats.queries_running.inc();
+                return Ok(Self { broker: Arc::clone(broker), id, entry });
+            }
+        };
+        let mut problem = Problem::passing(429, "too_many_queries", 500, "as many queries run as may at once");
+        problem.members.push(("limit", limit.into()));
+        Err(problem)
+    }
+
+    /// The plan, about to run within what a query may keep.
+    pub(super) fn running(&self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<Running, Limit> {
+        Running::new(plan, span, self.broker.config.query.memory as usize, before)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.broker.stats.queries_running.dec();
+        self.broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// Answers `GET /v1/queries`.
+///
+/// # Errors
+/// What is to be answered instead.
+pub fn list(context: &Context, caller: &Caller, head: &Head<'_>, exchange: &mut Exchange) -> Result<(), Problem> {
+    Parameters::new(head.query, &["token"])?;
+    let seen = context.broker.queries.seen_by(caller);
+    let queries: Vec<Value> = seen.iter().map(|(id, entry)| entry.shape(*id)).collect();
+    exchange.json(200, &json!({ "queries": queries }));
+    Ok(())
+}
+
+/// Answers `DELETE /v1/queries/{id}`.
+///
+/// # Errors
+/// What is to be answered instead.
+pub fn stop(
+    context: &Context,
+    caller: &Caller,
+    id: &str,
+    head: &Head<'_>,
+    exchange: &mut Exchange,
+) -> Result<(), Problem> {
+    Parameters::new(head.query, &["token"])?;
+    let seen = context.broker.queries.seen_by(caller);
+    let found = id.parse::<Uuid>().ok().and_then(|id| seen.into_iter().find(|(known, _)| *known == id));
+    let (id, entry) = found.ok_or_else(|| Problem::new(404, "no_query", "no query of this id runs"))?;
+    tracing::info!(query = %id, caller = entry.caller, by = caller.name(), "a query is stopped");
+    entry.stop.notify_one();
+    exchange.reply(204).empty();
+    Ok(())
+}
