@@ -1,12 +1,15 @@
 //! `eddyline query`: asks the broker about a group as a time series, and shows the rows as a table, as they come, or drawn.
-//! The language is the broker's; a mistake is shown as the broker points at it.
+//! The language is the broker's; a mistake is shown as the broker points at it. It also shows the queries that run, and
+//! stops one.
 
 mod plot;
+mod progress;
+mod running;
 
 use std::io::{IsTerminal, Read, Write};
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressDrawTarget;
+use rustix::fs::{FileType, fstat};
 use serde::Deserialize;
 use serde_json::Value;
 use ureq::http::Method;
@@ -15,6 +18,7 @@ use super::client::{Answer, Client, Connection};
 use super::failure::{Exit, Failure};
 use super::output::{self, Side, several};
 use super::trouble::Trouble;
+use progress::Watch;
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -23,20 +27,29 @@ EXAMPLES
   eddyline query 'SELECT count() IN orders SAMPLE BY 1h FILL(0)' --plot
   eddyline query 'SELECT received, data.total IN orders' -o csv > totals.csv
   eddyline query 'EXPLAIN SELECT count() IN orders SAMPLE BY 1h'
+  eddyline query --running
+  eddyline query --stop 3e6b1c0a-52d1-4a7e-9d0b-7f1c52a0d4be
 
 Ctrl-C ends the query on the broker, too.";
 
 /// Query a group as a time series
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("what").args(["query", "running", "stop"]).required(true))]
 pub(super) struct Query {
     /// The query
-    query: String,
+    query: Option<String>,
+    /// List the queries that run on the broker and how far they are
+    #[arg(long)]
+    running: bool,
+    /// Stop the query of that id, as --running shows it
+    #[arg(long, value_name = "ID", conflicts_with = "output")]
+    stop: Option<String>,
     /// How rows are written
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
     /// Draw the slices of a query with SAMPLE BY
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, conflicts_with = "output", requires = "query")]
     plot: bool,
     #[command(flatten)]
     connection: Connection,
@@ -70,60 +83,89 @@ struct Column {
     kind: String,
 }
 
-/// How long a query runs before it is said that it does.
-const QUIET: Duration = Duration::from_millis(500);
-
 impl Query {
     pub(super) fn run(self) -> Result<(), Failure> {
-        // The broker has a limit of its own, and tells when it is met.
-        let client = self.connection.client()?.patient();
+        let client = self.connection.client()?;
+        match (&self.query, &self.stop) {
+            (Some(query), _) => self.show(&client, query),
+            (None, Some(id)) => running::stop(&client, id),
+            (None, None) => running::list(&client, self.output.unwrap_or(Format::Table)),
+        }
+    }
+
+    fn show(&self, client: &Client, query: &str) -> Result<(), Failure> {
         // What follows comes line by line.
-        let text = self.query.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
+        let text = query.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
         let follows = text.to_ascii_uppercase().ends_with("FOLLOW");
         match self.output.unwrap_or(if follows { Format::Ndjson } else { Format::Table }) {
             Format::Table => {
-                let rows = self.ask(&client, "application/json")?.json::<Rows>()?;
+                let (answer, watch) = ask(client, query, "application/json")?;
+                let rows = answer.json::<Rows>()?;
+                drop(watch);
                 if self.plot {
                     return output::lines(&plot::draw(&rows.columns, &rows.rows)?);
                 }
                 show(&rows)
             }
-            Format::Json => output::line(&self.ask(&client, "application/json")?.text()?),
-            Format::Ndjson => copy(&client, self.ask(&client, "application/x-ndjson")?),
-            Format::Csv => copy(&client, self.ask(&client, "text/csv")?),
+            Format::Json => {
+                let (answer, watch) = ask(client, query, "application/json")?;
+                let text = answer.text()?;
+                drop(watch);
+                output::line(&text)
+            }
+            Format::Ndjson => copy(client, ask(client, query, "application/x-ndjson")?),
+            Format::Csv => copy(client, ask(client, query, "text/csv")?),
         }
     }
+}
 
-    /// Asks, and shows on a terminal that it takes a while.
-    fn ask(&self, client: &Client, accept: &str) -> Result<Answer, Failure> {
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} the query runs, {elapsed}") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(QUIET);
-        let body = Some(("text/plain", self.query.as_bytes()));
-        let answer = client.send(&Method::POST, "/v1/query", &[("Accept", accept)], body);
-        bar.finish_and_clear();
-        answer.map_err(|trouble| match trouble {
-            Trouble::Refused(refusal) => match refusal.problem.more.get("drawn").and_then(Value::as_str) {
-                Some(drawn) => {
-                    Failure { exit: Exit::Refused, message: format!("{}\n{drawn}", refusal.problem.detail), hint: None }
-                }
-                None => Trouble::Refused(refusal).into(),
-            },
-            trouble => trouble.into(),
-        })
+/// Asks, and shows on a terminal how far the query is, until what comes with the answer is dropped.
+fn ask(client: &Client, query: &str, accept: &str) -> Result<(Answer, Option<Watch>), Failure> {
+    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid().to_string();
+    let target = format!("/v1/query?id={id}");
+    let terminal = std::io::stderr().is_terminal();
+    let watch = terminal.then(|| Watch::begin(client.clone(), id, ProgressDrawTarget::stderr()));
+    // The broker has a limit of its own, and tells when it is met.
+    let client = client.clone().patient();
+    let send = |target: &str| {
+        client.send(&Method::POST, target, &[("Accept", accept)], Some(("text/plain", query.as_bytes())))
+    };
+    let answer = match send(&target) {
+        // An older broker gives queries no ids.
+        Err(Trouble::Refused(refusal)) if refusal.problem.code == "unknown_parameter" => send("/v1/query"),
+        answer => answer,
+    };
+    match answer {
+        Ok(answer) => Ok((answer, watch)),
+        Err(Trouble::Refused(refusal)) => Err(match refusal.problem.more.get("drawn").and_then(Value::as_str) {
+            Some(drawn) => {
+                Failure { exit: Exit::Refused, message: format!("{}\n{drawn}", refusal.problem.detail), hint: None }
+            }
+            None => Trouble::Refused(refusal).into(),
+        }),
+        Err(trouble) => Err(trouble.into()),
     }
 }
 
 /// Writes an answer as it comes in.
-fn copy(client: &Client, answer: Answer) -> Result<(), Failure> {
-    let mut reader = answer.into_reader();
+fn copy(client: &Client, (answer, mut watch): (Answer, Option<Watch>)) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
+    // What is no file may end up on the terminal, and the rows would stand among what is drawn there.
+    if !fstat(&stdout).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile) {
+        watch = None;
+    }
+    let mut reader = answer.into_reader();
     let mut piece = vec![0; 64 << 10];
     loop {
-        let read = reader.read(&mut piece).map_err(|error| client.lost(error.to_string()))?;
+        let read = reader.read(&mut piece).map_err(|error| Failure {
+            exit: Exit::Unreachable,
+            message: format!("{}: the answer broke off: {error}", client.url()),
+            hint: Some(
+                "the query was stopped or met a limit or damage, or the broker ended: its log says which".into(),
+            ),
+        })?;
         if read == 0 {
+            drop(watch);
             return Ok(());
         }
         stdout.write_all(&piece[..read]).and_then(|()| stdout.flush()).map_err(Failure::stdout)?;
@@ -160,8 +202,20 @@ fn cell(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake::{Fake, answer};
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_older_broker_is_asked_without_an_id() {
+        let refusal = answer("400 Bad Request", "", r#"{"code":"unknown_parameter"}"#);
+        let fake = Fake::new(&[refusal, answer("200 OK", "", "rows")]);
+        let (answer, _) = ask(&fake.client(), "SELECT", "text/csv").unwrap();
+        assert_eq!(answer.text().unwrap(), "rows");
+        assert!(fake.asked().line.starts_with("POST /v1/query?id="));
+        let asked = fake.asked();
+        assert_eq!((asked.line.as_str(), asked.body.as_str()), ("POST /v1/query HTTP/1.1", "SELECT"));
+    }
 
     #[test]
     fn cells_are_short() {

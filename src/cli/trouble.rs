@@ -98,6 +98,9 @@ impl Refusal {
             }
             401 => "name the file of a token with --token-file (or EDDYLINE_TOKEN_FILE)".to_owned(),
             403 => "the token does not allow this; ask for another".to_owned(),
+            404 if self.problem.code == "no_query" => {
+                "`eddyline query --running` lists the queries that run".to_owned()
+            }
             404 if self.problem.code.contains("group") => {
                 "`eddyline group ls` lists the groups; `eddyline group create NAME`, or `produce --create`, makes one"
                     .to_owned()

@@ -42,6 +42,7 @@ mod query_blocks;
 mod query_day;
 mod query_limits;
 mod query_running;
+mod query_terminal;
 mod read;
 mod readme;
 mod real_input;

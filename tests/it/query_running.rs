@@ -3,6 +3,7 @@
 use crate::broker::{Broker, eventually};
 use crate::http::Client;
 use serde_json::{Value, json};
+use std::io::Read;
 
 const QUERY: &str = "/v1/query";
 const NDJSON: (&str, &str) = ("Accept", "application/x-ndjson");
@@ -158,6 +159,22 @@ fn an_answer_that_has_begun_ends_in_the_middle_when_it_is_stopped() {
         assert!(client.chunk().is_some(), "it has no end");
     }
     assert!(stopped(&broker));
+}
+
+#[test]
+fn the_command_line_says_that_an_answer_broke_off() {
+    let broker = broker();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_eddyline"));
+    command.args(["query", "SELECT * IN flights", "-o", "ndjson", "--url", &broker.url()]);
+    let (stdout, stderr) = (std::process::Stdio::piped(), std::process::Stdio::piped());
+    let mut child = command.stdout(stdout).stderr(stderr).spawn().expect("it starts");
+    // It waits in the middle: of what it writes nobody takes more.
+    child.stdout.as_mut().expect("its rows").read_exact(&mut [0]).expect("a row");
+    let id = running(&broker)[0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(broker.ask("DELETE", &format!("/v1/queries/{id}"), &[], "").status, 204);
+    let ended = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(3) && said.contains("the answer broke off"), "{said}");
 }
 
 #[test]
