@@ -128,6 +128,9 @@ impl Running {
     /// # Errors
     /// When more would be kept than may be.
     pub fn event(&mut self, event: &Event<'_>) -> Result<(), Limit> {
+        if self.is_too_early(event.received_us) {
+            return Ok(());
+        }
         self.not_json += u64::from(self.uses_paths && event.encoding != Encoding::Json);
         if let Some(predicate) = &self.plan.query.predicate
             && meets(predicate, event) != Some(true)
@@ -150,10 +153,16 @@ impl Running {
         self.check()
     }
 
+    /// Whether what follows is received before FROM, which may be a time to come.
+    fn is_too_early(&self, received_us: u64) -> bool {
+        self.plan.query.follow && received_us < self.span.from
+    }
+
     /// Whether everything from one time to the other is in one slice, which `count` may then be told of.
     #[must_use]
     pub fn is_one_slice(&self, first_us: u64, last_us: u64) -> bool {
         match &self.slicer {
+            _ if self.is_too_early(first_us) => false,
             None => true,
             Some(slicer) if slicer.wants_origin() => false,
             Some(slicer) => match self.slice.filter(|slice| first_us < slice.end) {

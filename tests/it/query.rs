@@ -266,6 +266,30 @@ fn a_slice_is_partial_while_it_may_grow() {
     assert_eq!(last(&cut)[2], true);
 }
 
+/// What is received before a FROM that is yet to come is not shown, nor counted.
+#[test]
+fn what_follows_begins_at_from_also_if_that_is_to_come() {
+    let broker = Broker::start(&[("http.heartbeat", "300ms")]);
+    broker.create("flights", "{}");
+    for query in [
+        "SELECT offset IN flights FROM now() + 1h FOLLOW",
+        "SELECT count() IN flights FROM now() + 1h SAMPLE BY 1U FOLLOW",
+        "SELECT data.n, count() IN flights FROM now() + 1h SAMPLE BY 1U FOLLOW",
+        "SELECT count() IN flights FROM now() + 1h SAMPLE BY 1U ALIGN TO FIRST OBSERVATION FOLLOW",
+    ] {
+        let mut client = broker.client();
+        client.send(Client::request("POST", QUERY, &[NDJSON], query));
+        assert_eq!(client.head().status, 200, "{query}");
+        broker.produce_lines("flights", "{\"n\":0}\n{\"n\":1}");
+        let tail = broker.client().get("/v1/groups/flights").json()["tail"].clone();
+        let mut text = String::new();
+        while !text.contains(&format!("{{\"frame\":\"heartbeat\",\"tail\":{tail}}}")) {
+            text.push_str(std::str::from_utf8(&client.chunk().expect("more")).expect("text"));
+        }
+        assert!(text.lines().all(|line| line.starts_with("{\"frame\"")), "{query}: {text}");
+    }
+}
+
 #[test]
 fn the_command_line_shows_rows_draws_them_and_points_at_mistakes() {
     let broker = ten();
