@@ -19,7 +19,7 @@ pub fn parse(text: &str, now_us: u64) -> Result<Query, Fault> {
         return Err(Fault::new("query_too_long", detail, 0..1));
     }
     let tokens = lex(text)?;
-    Parser { text, tokens: &tokens, at: 0, now_us }.query()
+    Parser { text, tokens: &tokens, at: 0, passed: 0, now_us }.query()
 }
 
 /// Reads tokens from left to right.
@@ -27,6 +27,8 @@ pub(super) struct Parser<'t, 'p> {
     text: &'t str,
     tokens: &'p [Token<'t>],
     at: usize,
+    /// How many clauses were passed, of those that there may be.
+    passed: usize,
     now_us: u64,
 }
 
@@ -80,6 +82,26 @@ impl<'t, 'p> Parser<'t, 'p> {
         Ok(())
     }
 
+    /// Takes what this clause begins with, if that is next.
+    fn clause(&mut self, clause: &str) -> Parsed<bool> {
+        let mut words = clause.split(' ');
+        if !words.next().is_some_and(|word| self.keywords(&[word])) {
+            return Ok(false);
+        }
+        words.try_for_each(|word| self.expect_keywords(&[word]))?;
+        self.passed = CLAUSES.iter().position(|known| *known == clause).map_or(0, |place| place + 1);
+        Ok(true)
+    }
+
+    /// What may still come.
+    fn following(&self) -> String {
+        let (predicate, sampled) = (self.passed == 3, self.passed > 3);
+        let clauses =
+            CLAUSES.iter().skip(self.passed).filter(|clause| sampled || !matches!(**clause, "FILL" | "ALIGN TO"));
+        let all: Vec<&str> = ["AND", "OR"].iter().filter(|_| predicate).chain(clauses).copied().collect();
+        if all.is_empty() { "the end".to_owned() } else { format!("{} or the end", all.join(", ")) }
+    }
+
     pub(super) fn sign(&mut self, sign: &str) -> bool {
         let found = matches!(self.peek(), Some(Kind::Sign(found)) if *found == sign);
         self.at += usize::from(found);
@@ -108,17 +130,17 @@ impl<'t, 'p> Parser<'t, 'p> {
         let group_place = self.place();
         let group = self.name("the name of a group")?;
         let from_place = self.place();
-        let from = if self.keywords(&["FROM"]) { Some(self.time()?) } else { None };
-        let to = if self.keywords(&["TO"]) { Some(self.time()?) } else { None };
+        let from = if self.clause("FROM")? { Some(self.time()?) } else { None };
+        let to = if self.clause("TO")? { Some(self.time()?) } else { None };
         if from.zip(to).is_some_and(|(from, to)| from >= to) {
             let place = from_place.start..self.tokens[self.at - 1].place.end;
             return self.fault("bad_range", "FROM must be before TO", place);
         }
-        let predicate = if self.keywords(&["WHERE"]) { Some(self.predicate()?) } else { None };
+        let predicate = if self.clause("WHERE")? { Some(self.predicate()?) } else { None };
         let sample = self.sample()?;
         let descending = self.order()?;
-        let limit = if self.keywords(&["LIMIT"]) { Some(self.count()?) } else { None };
-        let follow = self.keywords(&["FOLLOW"]);
+        let limit = if self.clause("LIMIT")? { Some(self.count()?) } else { None };
+        let follow = self.clause("FOLLOW")?;
         if self.is_keyword(0, "GROUP") {
             let detail = "no GROUP BY is needed: the columns that stand beside aggregates group them";
             return self.fault("bad_query", detail, self.place());
@@ -127,7 +149,7 @@ impl<'t, 'p> Parser<'t, 'p> {
             return self.expected("the end");
         }
         if self.peek().is_some() {
-            return self.expected(following(from, to, predicate.is_some(), sample.is_some(), limit));
+            return self.expected(&self.following());
         }
         Ok(Query { explain, select, group, group_place, from, to, predicate, sample, descending, limit, follow })
     }
@@ -161,6 +183,9 @@ impl<'t, 'p> Parser<'t, 'p> {
                 // As elsewhere.
                 let _ = function == Function::Count && self.sign("*");
                 let column = if bare { None } else { Some(self.column("a column, such as data.delay")?) };
+                if bare && self.peek() != Some(&Kind::Sign(")")) {
+                    return self.expected("`)`, for this is of events and not of a column");
+                }
                 self.expect_sign(")")?;
                 Expression::Aggregate(function, column)
             }
@@ -346,10 +371,9 @@ impl<'t, 'p> Parser<'t, 'p> {
 
     fn sample(&mut self) -> Parsed<Option<Sample>> {
         let start = self.place().start;
-        if !self.keywords(&["SAMPLE"]) {
+        if !self.clause("SAMPLE BY")? {
             return Ok(None);
         }
-        self.expect_keywords(&["BY"])?;
         let length = match self.peek() {
             Some(Kind::Word(word)) => time::length(word),
             _ => None,
@@ -358,7 +382,7 @@ impl<'t, 'p> Parser<'t, 'p> {
             return self.expected("the length of a slice, such as 5m: U T s m h d w M y are µs, ms, s, min, h, d …");
         };
         self.step();
-        let fill = if self.keywords(&["FILL"]) { self.fill()? } else { Fill::None };
+        let fill = if self.clause("FILL")? { self.fill()? } else { Fill::None };
         let align = self.align()?;
         Ok(Some(Sample { length, align, fill, place: start..self.tokens[self.at - 1].place.end }))
     }
@@ -382,10 +406,9 @@ impl<'t, 'p> Parser<'t, 'p> {
     }
 
     fn align(&mut self) -> Parsed<Align> {
-        if !self.keywords(&["ALIGN"]) {
+        if !self.clause("ALIGN TO")? {
             return Ok(Align::Calendar(TimeZone::UTC));
         }
-        self.expect_keywords(&["TO"])?;
         if self.keywords(&["FIRST"]) {
             self.expect_keywords(&["OBSERVATION"])?;
             return Ok(Align::FirstObservation);
@@ -409,10 +432,9 @@ impl<'t, 'p> Parser<'t, 'p> {
     }
 
     fn order(&mut self) -> Parsed<bool> {
-        if !self.keywords(&["ORDER"]) {
+        if !self.clause("ORDER BY")? {
             return Ok(false);
         }
-        self.expect_keywords(&["BY"])?;
         if !self.keywords(&["received"]) && !self.keywords(&["ts"]) {
             return self.expected("received");
         }
@@ -424,16 +446,7 @@ impl<'t, 'p> Parser<'t, 'p> {
     }
 }
 
-const FILL: &str = "NONE, NULL, PREV, LINEAR or a number";
+/// What may stand behind the name of the group, in this order.
+const CLAUSES: [&str; 9] = ["FROM", "TO", "WHERE", "SAMPLE BY", "FILL", "ALIGN TO", "ORDER BY", "LIMIT", "FOLLOW"];
 
-/// Which clauses may still come.
-fn following(from: Option<u64>, to: Option<u64>, predicate: bool, sample: bool, limit: Option<u64>) -> &'static str {
-    match (limit, sample, predicate, to, from) {
-        (Some(_), ..) => "FOLLOW or the end",
-        (None, true, ..) => "FILL, ALIGN TO, ORDER BY, LIMIT, FOLLOW or the end",
-        (None, false, true, ..) => "AND, OR, SAMPLE BY, ORDER BY, LIMIT, FOLLOW or the end",
-        (None, false, false, Some(_), _) => "WHERE, SAMPLE BY, ORDER BY, LIMIT, FOLLOW or the end",
-        (None, false, false, None, Some(_)) => "TO, WHERE, SAMPLE BY, ORDER BY, LIMIT, FOLLOW or the end",
-        (None, false, false, None, None) => "FROM, TO, WHERE, SAMPLE BY, ORDER BY, LIMIT, FOLLOW or the end",
-    }
-}
+const FILL: &str = "NONE, NULL, PREV, LINEAR or a number";

@@ -6,8 +6,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// What a time may be.
-pub(super) const EXPECTED: &str = "a time: RFC 3339 with its offset, a date, now(), now() - 15m, or an integer of 10, 13 or \
-                                   16 digits (s, ms, µs since 1970)";
+pub(super) const EXPECTED: &str = "a time from 1970 to 9999-12-30: RFC 3339 with its offset, a date, now(), now() - 15m, or \
+                                   an integer of 10, 13 or 16 digits (s, ms, µs since 1970)";
 
 /// Reads a time: RFC 3339, a date (midnight in UTC), or an integer whose length tells its unit; µs since 1970.
 pub(super) fn time(text: &str) -> Option<u64> {

@@ -12,7 +12,7 @@ fn every_mistake_has_its_code_and_place() {
         ("SELECT ^", "bad_query", "expected *, a column or an aggregate"),
         ("SELECT ^delay IN g", "unknown_name", "no column `delay`"),
         ("SELECT ^median(data.x) IN g", "unknown_name", "no function `median`"),
-        ("SELECT count(^data.x) IN g", "bad_query", "expected `)`"),
+        ("SELECT count(^data.x) IN g", "bad_query", "expected `)`, for this is of events"),
         ("SELECT sum(^) IN g", "bad_query", "such as data.delay"),
         ("SELECT ^sum(key) IN g", "wrong_type", "numbers"),
         ("SELECT ^key.x IN g", "unknown_name", "only data has"),
@@ -56,6 +56,29 @@ fn every_mistake_has_its_code_and_place() {
         ("SELECT key, count() IN g ^GROUP BY key", "bad_query", "no GROUP BY is needed"),
         ("SELECT * IN g WHERE ^time > now()", "unknown_name", "is `received`"),
         ("SELECT sum(^*) IN g", "bad_query", "a column"),
+        ("SELECT * IN g FROM ^1969-12-31", "bad_query", "from 1970 to 9999-12-30"),
+        ("SELECT * IN g FROM ^9999-12-31", "bad_query", "from 1970 to 9999-12-30"),
+        (
+            "SELECT * IN g TO now() ^FROM now()",
+            "bad_query",
+            "expected WHERE, SAMPLE BY, ORDER BY, LIMIT, FOLLOW or the end",
+        ),
+        (
+            "SELECT * IN g WHERE data.x ^FROM now()",
+            "bad_query",
+            "expected AND, OR, SAMPLE BY, ORDER BY, LIMIT, FOLLOW or",
+        ),
+        (
+            "SELECT * IN g SAMPLE BY 1h ^WHERE data.x",
+            "bad_query",
+            "expected FILL, ALIGN TO, ORDER BY, LIMIT, FOLLOW or",
+        ),
+        ("SELECT * IN g SAMPLE BY 1h FILL(0) ^FILL(0)", "bad_query", "expected ALIGN TO, ORDER BY, LIMIT, FOLLOW or"),
+        ("SELECT * IN g SAMPLE BY 1h ALIGN TO CALENDAR ^FILL(0)", "bad_query", "expected ORDER BY, LIMIT, FOLLOW or"),
+        ("SELECT * IN g ORDER BY received DESC^, offset", "bad_query", "expected LIMIT, FOLLOW or the end"),
+        ("SELECT * IN g LIMIT 5^, 10", "bad_query", "expected FOLLOW or the end"),
+        ("SELECT * IN g FOLLOW ^LIMIT 5", "bad_query", "expected the end"),
+        ("SELECT * IN g SAMPLE ^1h", "bad_query", "expected BY"),
     ] {
         let place = marked.find('^').unwrap();
         let text = marked.replacen('^', "", 1);
