@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use unicode_width::UnicodeWidthStr;
 
 /// Characters of a line that are shown before and behind the place.
 const SHOWN: usize = 60;
@@ -41,9 +42,10 @@ impl Fault {
         let before: Vec<char> = plain(&text[line_start..start]).chars().collect();
         let shown = &before[before.len().saturating_sub(SHOWN)..];
         let behind: String = plain(&text[start..line_end]).chars().take(SHOWN).collect();
-        let marked = text[start..end.min(line_end)].chars().count().clamp(1, SHOWN);
-        let (shown, gap) = (shown.iter().collect::<String>(), " ".repeat(shown.len()));
-        format!("{shown}{behind}\n{gap}{}", "^".repeat(marked))
+        let marked: String = plain(&text[start..end.min(line_end)]).chars().take(SHOWN).collect();
+        let shown: String = shown.iter().collect();
+        // Some characters take two columns, some none.
+        format!("{shown}{behind}\n{}{}", " ".repeat(shown.width()), "^".repeat(marked.width().max(1)))
     }
 }
 
@@ -71,6 +73,10 @@ mod tests {
         let end = Fault::new("bad_query", "expected more", text.len()..text.len());
         assert_eq!(end.line_and_column(text), (2, 13));
         assert_eq!(end.drawn(text), "FRM é orders\n            ^");
+        let wide = "漢字 e\u{301} 漢字";
+        let fault = Fault::new("bad_query", "behind what is wide, on what is", wide.len() - 6..wide.len());
+        assert_eq!(fault.line_and_column(wide), (1, 7), "in characters");
+        assert_eq!(fault.drawn(wide).lines().nth(1), Some("       ^^^^"), "in columns of a terminal");
         let inside = Fault::new("bad_query", "within a character", 14..99);
         assert_eq!(inside.drawn(text).lines().nth(1), Some("    ^^^^^^^^"));
     }
