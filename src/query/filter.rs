@@ -1,6 +1,6 @@
 //! Whether an event meets a predicate. What is not there, or of another kind, is neither: as in SQL, NULL.
 
-use super::syntax::{Comparison, Constant, Predicate, Test, Wild};
+use super::syntax::{Comparison, Constant, Predicate, Test};
 use super::value::Value;
 use crate::log::event::Event;
 use std::cmp::Ordering;
@@ -35,7 +35,7 @@ fn passes(test: &Test, value: &Value<'_>) -> Option<bool> {
         Test::Compare(comparison, constant) => value.compare(constant).map(|order| fits(*comparison, order)),
         Test::In(list) => one_of(list, value),
         Test::Like(pattern) => match value {
-            Value::Text(text) | Value::Json(text) => Some(like(pattern, text)),
+            Value::Text(text) | Value::Json(text) => Some(pattern.fits(text)),
             _ => None,
         },
         Test::Truth => match value {
@@ -66,39 +66,5 @@ fn fits(comparison: Comparison, order: Ordering) -> bool {
         Comparison::LessOrEqual => order.is_le(),
         Comparison::Greater => order.is_gt(),
         Comparison::GreaterOrEqual => order.is_ge(),
-    }
-}
-
-/// Whether all of `text` fits. On a mismatch it goes back to the last `%` alone, so it takes at most pattern × text steps.
-fn like(pattern: &[Wild], text: &str) -> bool {
-    let (mut at, mut rest) = (0, text.chars());
-    let mut again: Option<(usize, std::str::Chars<'_>)> = None;
-    loop {
-        if pattern.get(at) == Some(&Wild::Any) {
-            at += 1;
-            if at == pattern.len() {
-                return true;
-            }
-            again = Some((at, rest.clone()));
-            continue;
-        }
-        let before = rest.clone();
-        match (pattern.get(at), rest.next()) {
-            (None, None) => return true,
-            (Some(Wild::One), Some(_)) => at += 1,
-            (Some(Wild::Char(wanted)), Some(found)) if *wanted == found => at += 1,
-            (_, None) => {
-                rest = before;
-                debug_assert!(rest.as_str().is_empty());
-                return false;
-            }
-            _ => match &mut again {
-                None => return false,
-                Some((from, tried)) => {
-                    tried.next();
-                    (at, rest) = (*from, tried.clone());
-                }
-            },
-        }
     }
 }

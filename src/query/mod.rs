@@ -14,6 +14,7 @@ pub mod fault;
 mod fill;
 mod filter;
 mod lex;
+mod like;
 mod parse;
 pub mod plan;
 mod predicate;

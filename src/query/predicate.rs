@@ -2,8 +2,9 @@
 
 use super::fault::Fault;
 use super::lex::Kind;
+use super::like::Pattern;
 use super::parse::Parser;
-use super::syntax::{Column, Comparison, Constant, Predicate, Test, Wild};
+use super::syntax::{Column, Comparison, Constant, Predicate, Test};
 use crate::limits::{QUERY_DEPTH_MAX, QUERY_ITEMS_MAX};
 
 type Parsed<T> = Result<T, Fault>;
@@ -85,7 +86,7 @@ impl Parser<'_, '_> {
                 return self.expected("a pattern in single quotes, such as 'web-%'");
             };
             self.step();
-            return Ok(maybe_not(negated, Predicate::Test(column, Test::Like(wild(pattern)))));
+            return Ok(maybe_not(negated, Predicate::Test(column, Test::Like(Pattern::new(pattern)))));
         }
         if negated {
             return self.expected("IN or LIKE");
@@ -164,23 +165,4 @@ fn number(word: &str) -> Option<Constant> {
     }
     let number = word.parse::<f64>().ok().filter(|number| number.is_finite())?;
     Some(word.parse::<i64>().map_or(Constant::Number(number), Constant::Integer))
-}
-
-/// A pattern as pieces; a backslash takes the next character as it is.
-fn wild(pattern: &str) -> Box<[Wild]> {
-    let mut pieces = Vec::new();
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        let piece = match c {
-            '%' => Wild::Any,
-            '_' => Wild::One,
-            '\\' => Wild::Char(chars.next().unwrap_or('\\')),
-            c => Wild::Char(c),
-        };
-        // Many of them in a row mean no more than one.
-        if piece != Wild::Any || pieces.last() != Some(&Wild::Any) {
-            pieces.push(piece);
-        }
-    }
-    pieces.into()
 }

@@ -1,5 +1,6 @@
 //! A query as a tree, as it was written: names are known, types and bounds are not checked yet.
 
+use super::like::Pattern;
 use super::value::Path;
 use jiff::tz::TimeZone;
 use std::ops::Range;
@@ -128,21 +129,10 @@ pub enum Test {
     In(Vec<Constant>),
     /// Not there, or JSON's null.
     IsNull,
-    /// Against a pattern: `%` stands for any characters, `_` for one.
-    Like(Box<[Wild]>),
+    /// Like a pattern.
+    Like(Pattern),
     /// True.
     Truth,
-}
-
-/// One piece of a pattern.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wild {
-    /// This character.
-    Char(char),
-    /// Any one.
-    One,
-    /// Any number of any.
-    Any,
 }
 
 /// How a value is compared with a constant.
