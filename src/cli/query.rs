@@ -12,6 +12,7 @@ use indicatif::ProgressDrawTarget;
 use rustix::fs::{FileType, fstat};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use ureq::http::Method;
 
 use super::client::{Answer, Client, Connection};
@@ -72,7 +73,7 @@ enum Format {
 #[derive(Debug, Deserialize)]
 struct Rows {
     columns: Vec<Column>,
-    rows: Vec<Vec<Value>>,
+    rows: Vec<Vec<Box<RawValue>>>,
     next: Option<String>,
 }
 
@@ -94,16 +95,16 @@ impl Query {
     }
 
     fn show(&self, client: &Client, query: &str) -> Result<(), Failure> {
-        // What follows comes line by line.
-        let text = query.trim_end_matches(|c: char| c == ';' || c.is_whitespace());
-        let follows = text.to_ascii_uppercase().ends_with("FOLLOW");
-        match self.output.unwrap_or(if follows { Format::Ndjson } else { Format::Table }) {
+        match self.output.unwrap_or(if follows(query) { Format::Ndjson } else { Format::Table }) {
             Format::Table => {
                 let (answer, watch) = ask(client, query, "application/json")?;
                 let rows = answer.json::<Rows>()?;
                 drop(watch);
                 if self.plot {
-                    return output::lines(&plot::draw(&rows.columns, &rows.rows)?);
+                    let value = |cell: &RawValue| serde_json::from_str(cell.get()).unwrap_or_default();
+                    let row = |row: &Vec<Box<RawValue>>| row.iter().map(|cell| value(cell)).collect();
+                    let values: Vec<Vec<Value>> = rows.rows.iter().map(row).collect();
+                    return output::lines(&plot::draw(&rows.columns, &values)?);
                 }
                 show(&rows)
             }
@@ -117,6 +118,15 @@ impl Query {
             Format::Csv => copy(client, ask(client, query, "text/csv")?),
         }
     }
+}
+
+/// Whether a query goes on with what comes, line by line.
+fn follows(query: &str) -> bool {
+    let mut words = query.split(|c: char| matches!(c, ';' | ')') || c.is_whitespace()).filter(|word| !word.is_empty());
+    let is = |word: Option<&str>, keyword: &str| word.is_some_and(|word| word.eq_ignore_ascii_case(keyword));
+    let (first, last, before) = (words.next(), words.next_back(), words.next_back());
+    // A group may have that name.
+    !is(first, "EXPLAIN") && is(last, "FOLLOW") && !is(before, "IN")
 }
 
 /// Asks, and shows on a terminal how far the query is, until what comes with the answer is dropped.
@@ -179,7 +189,8 @@ fn show(rows: &Rows) -> Result<(), Failure> {
         _ => Side::Left,
     };
     let titles: Vec<_> = rows.columns.iter().map(|column| (column.name.as_str(), side(column))).collect();
-    let cells: Vec<Vec<String>> = rows.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+    let cells: Vec<Vec<String>> =
+        rows.rows.iter().map(|row| row.iter().map(|value| cell(value.get())).collect()).collect();
     output::lines(&output::table(&titles, &cells))?;
     if rows.next.is_some() {
         let shown = several(rows.rows.len() as u64, "row");
@@ -188,15 +199,25 @@ fn show(rows: &Rows) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => {
-            let text = format!("{:.3}", number.as_f64().unwrap_or_default());
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+/// A value as it stands in the answer, made short; what is no value to us, as a number that no double can hold, as it is.
+fn cell(json: &str) -> String {
+    match serde_json::from_str(json) {
+        Ok(Value::Null) => "-".to_owned(),
+        Ok(Value::String(text)) => text,
+        Ok(Value::Number(number)) if number.is_f64() => short(number.as_f64().unwrap_or_default()),
+        _ => json.to_owned(),
+    }
+}
+
+fn short(number: f64) -> String {
+    let digits = |text: &str| text.trim_end_matches('0').trim_end_matches('.').to_owned();
+    match number.abs() {
+        0.0 => "0".to_owned(),
+        0.001..1e15 => digits(&format!("{number:.3}")),
+        _ => {
+            let text = format!("{number:.3e}");
+            text.split_once('e').map_or(text.clone(), |(number, power)| format!("{}e{power}", digits(number)))
         }
-        other => other.to_string(),
     }
 }
 
@@ -204,7 +225,6 @@ fn cell(value: &Value) -> String {
 mod tests {
     use super::super::fake::{Fake, answer};
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_older_broker_is_asked_without_an_id() {
@@ -220,16 +240,39 @@ mod tests {
     #[test]
     fn cells_are_short() {
         for (value, expected) in [
-            (json!(null), "-"),
-            (json!("text"), "text"),
-            (json!(7), "7"),
-            (json!(7.0), "7"),
-            (json!(100.0), "100"),
-            (json!(2.0 / 3.0), "0.667"),
-            (json!(true), "true"),
-            (json!({"a": 1}), "{\"a\":1}"),
+            ("null", "-"),
+            ("\"text\"", "text"),
+            ("7", "7"),
+            ("7.0", "7"),
+            ("100.0", "100"),
+            ("0.6666666666666666", "0.667"),
+            ("-0.0", "0"),
+            ("-0.0004", "-4e-4"),
+            ("1.5e-9", "1.5e-9"),
+            ("1e308", "1e308"),
+            ("-9.223372036854775e18", "-9.223e18"),
+            ("9007199254740993", "9007199254740993"),
+            ("1e400", "1e400"),
+            ("true", "true"),
+            ("{\"b\": 1e400, \"a\": 1}", "{\"b\": 1e400, \"a\": 1}"),
         ] {
-            assert_eq!(cell(&value), expected);
+            assert_eq!(cell(value), expected);
+        }
+    }
+
+    #[test]
+    fn a_query_that_follows_is_told_from_one_that_has_the_word() {
+        for (query, expected) in [
+            ("SELECT * IN g FOLLOW", true),
+            ("SELECT * IN g follow ; ", true),
+            ("SELECT * IN g SAMPLE BY 1h FILL(0)FOLLOW", true),
+            ("SELECT * IN follow FOLLOW", true),
+            ("SELECT * IN follow", false),
+            ("SELECT * IN web-follow", false),
+            ("EXPLAIN SELECT * IN g FOLLOW", false),
+            ("", false),
+        ] {
+            assert_eq!(follows(query), expected, "{query}");
         }
     }
 }

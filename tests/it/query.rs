@@ -305,6 +305,9 @@ fn the_command_line_shows_rows_draws_them_and_points_at_mistakes() {
     assert!(json.text().contains("\"rows\":[[10]]"), "{}", json.text());
     let drawn = query(&["SELECT count() IN flights SAMPLE BY 1d", "--plot"]).with(0);
     assert!(drawn.text().ends_with("count() (1 slice)\n"), "{}", drawn.text());
+    broker.produce_lines("flights", r#"{"n":1e400}"#);
+    let beyond = query(&["SELECT data IN flights WHERE offset = 10"]).with(0);
+    assert_eq!(beyond.text(), "data\n{\"n\":1e400}\n", "a number that no double can hold");
     query(&["SELECT count() IN flights", "--plot"]).with(2).saying("SAMPLE BY");
     query(&["SELECT count() IN flights WHER"]).with(4).saying("WHER\n                          ^^^^");
     query(&["SELECT count() IN nowhere"]).with(4).saying("no group");

@@ -66,7 +66,12 @@ fn time(seconds: f64) -> String {
 }
 
 fn short(value: f64) -> String {
-    if value.abs() >= 1000.0 { crate::units::rough_count(value) } else { format!("{value:.1}") }
+    let sign = if value < 0.0 { "-" } else { "" };
+    if value.abs() >= 1000.0 {
+        format!("{sign}{}", crate::units::rough_count(value.abs()))
+    } else {
+        format!("{value:.1}")
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +97,13 @@ mod tests {
         let top = height(dots).map(|line| dots(&drawn[line]));
         let lowest = drawn.iter().rposition(|line| dots(line).is_some()).map(|line| dots(&drawn[line]));
         assert!(top > lowest, "the highest dot is right of the lowest: {text}");
+    }
+
+    #[test]
+    fn labels_are_short() {
+        for (value, expected) in [(0.0, "0.0"), (-5.25, "-5.2"), (85_400_000.0, "85.4M"), (-59_846_652.0, "-59.8M")] {
+            assert_eq!(short(value), expected);
+        }
     }
 
     #[test]
