@@ -182,12 +182,15 @@ fn between((before, behind): (&Row, &Row), column: usize, time: u64) -> Cell {
     }
 }
 
+/// Whether it is shown as a whole number.
+pub(super) fn is_whole(number: f64) -> bool {
+    number.fract() == 0.0 && number.abs() < 1e15
+}
+
 /// The number in a column of numbers.
 fn constant(kind: Kind, number: f64) -> Cell {
     match kind {
-        Kind::Integer | Kind::Number | Kind::Json if number.fract() == 0.0 && number.abs() < 1e15 => {
-            Cell::Integer(number as i64)
-        }
+        Kind::Integer | Kind::Number | Kind::Json if is_whole(number) => Cell::Integer(number as i64),
         Kind::Integer | Kind::Number | Kind::Json => Cell::Number(number),
         Kind::Text | Kind::Time | Kind::Boolean | Kind::Event => Cell::Null,
     }

@@ -1,6 +1,7 @@
 //! A query that was checked: what a row is made of, and what events are asked for.
 
 use super::fault::Fault;
+use super::fill::is_whole;
 use super::syntax::{Align, Column, Expression, Fill, Function, Item, Length, Query, Select};
 
 /// How a column's values are shown.
@@ -124,6 +125,13 @@ impl Plan {
     }
 
     fn add(&mut self, name: &str, kind: Kind, source: Source) {
+        let fill = self.query.sample.as_ref().map(|sample| sample.fill);
+        let kind = match (kind, source, fill) {
+            // What is filled in need not be whole.
+            (Kind::Integer, Source::State(_), Some(Fill::Linear)) => Kind::Number,
+            (Kind::Integer, Source::State(_), Some(Fill::Number(number))) if !is_whole(number) => Kind::Number,
+            _ => kind,
+        };
         self.headings.push(Heading { name: name.into(), kind });
         self.sources.push(source);
     }

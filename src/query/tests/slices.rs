@@ -180,6 +180,25 @@ fn empty_slices_are_filled_over_the_whole_range() {
     assert_eq!(filled("FILL(LINEAR)"), [Null, ten, thirty, Number(40.0), Number(50.0), sixty, Null]);
 }
 
+/// Of whole numbers a line is made of parts.
+#[test]
+fn a_column_is_of_whole_numbers_only_if_all_in_it_are() {
+    use crate::query::plan::Kind::{Integer, Json, Number, Text};
+    for (fill, expected) in [
+        ("", Integer),
+        ("FILL(NULL)", Integer),
+        ("FILL(PREV)", Integer),
+        ("FILL(5)", Integer),
+        ("FILL(0.5)", Number),
+        ("FILL(1e20)", Number),
+        ("FILL(LINEAR)", Number),
+    ] {
+        let query = format!("SELECT count(), key, min(length), first(data.d) IN g SAMPLE BY 1m {fill}");
+        let kinds: Vec<_> = plan(&query).unwrap().headings[1..5].iter().map(|heading| heading.kind).collect();
+        assert_eq!(kinds, [expected, Text, expected, Json], "{fill}");
+    }
+}
+
 #[test]
 fn the_last_slice_is_open_where_the_range_cuts_it() {
     let partial = |to: &str| -> Vec<Cell> {
