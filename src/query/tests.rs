@@ -92,6 +92,8 @@ fn columns_and_paths() {
     assert_eq!(cells("SELECT data.origin IN g WHERE offset = 4"), [text("a\"b")]);
     assert_eq!(cells("SELECT data.user IN g WHERE offset = 0"), [Cell::Json(r#"{"id":1}"#.into())]);
     assert_eq!(cells("SELECT data IN g WHERE offset = 3"), [text("no json")]);
+    let twice = [Stored::new(0, DAY, r#"{"a":{"x":1},"a":{"x":2}}"#)];
+    assert_eq!(rows("SELECT data.a.x IN g", &twice), [[Integer(1)]], "the first of two of one name");
     assert_eq!(cells("SELECT length IN g WHERE offset = 3"), [Integer(7)]);
     assert_eq!(cells("SELECT received IN g WHERE offset = 1"), [Cell::Time(DAY + 60 * SECOND)]);
     assert_eq!(cells("SELECT key IN g WHERE offset = 1"), [text("k")]);

@@ -63,6 +63,8 @@ fn rows_come_as_json_ndjson_and_csv() {
     // A row is no empty line, which readers leave out.
     let column = client.ask("POST", QUERY, &[CSV], "SELECT data.none AS x IN flights WHERE data.n >= 8");
     assert_eq!(column.text(), "x\r\n\"\"\r\n\"\"\r\n");
+    let column = client.ask("POST", QUERY, &[CSV], "SELECT offset AS \"\" IN flights LIMIT 1");
+    assert_eq!(column.text(), "\"\"\r\n0\r\n", "nor is the line of names");
     let url = format!("{QUERY}?q=SELECT%20count()%20IN%20flights");
     assert_eq!(client.get(&url).json()["rows"], json!([[10]]));
     let wrapped = json!({ "q": "SELECT count() IN flights" }).to_string();

@@ -104,7 +104,11 @@ impl Rows {
             Format::Csv => {
                 for (place, heading) in headings.iter().enumerate() {
                     self.body.extend_from_slice(if place > 0 { b"," } else { b"" });
-                    put_field(&mut self.body, heading.name.as_bytes());
+                    match heading.name.as_bytes() {
+                        // A line with nothing in it is no line of names.
+                        b"" => self.body.extend_from_slice(b"\"\""),
+                        name => put_field(&mut self.body, name),
+                    }
                 }
                 self.body.extend_from_slice(b"\r\n");
             }
