@@ -25,7 +25,7 @@ fn broker() -> Broker {
 
 /// Takes far longer than anybody waits.
 fn long_query() -> String {
-    let parts = vec!["data.o LIKE '%a%b%c%' OR data.n = 'x'"; 20].join(" OR ");
+    let parts = vec!["data.o LIKE '%a%b%c%' OR data.n = 'x'"; 400].join(" OR ");
     format!("SELECT count() IN flights WHERE {parts}")
 }
 
@@ -139,8 +139,7 @@ fn a_query_that_is_stopped_before_its_answer_is_refused() {
     let broker = broker();
     let mut client = broker.client();
     client.send(Client::request("POST", &format!("{QUERY}?id={ID}"), &[], long_query()));
-    let begun = |listed: &Value| listed["events_done"].as_u64().is_some_and(|done| done > 0);
-    eventually("it is somewhere", || running(&broker).first().is_some_and(begun));
+    eventually("it runs", || !running(&broker).is_empty());
     assert_eq!(broker.ask("DELETE", &format!("/v1/queries/{ID}"), &[], "").status, 204);
     client.answer().assert_problem(409, "query_stopped", "a stop");
     client.assert_in_step("a stop");

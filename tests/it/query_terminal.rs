@@ -18,7 +18,7 @@ use std::time::Duration;
 
 const FOLLOW: &str = "SELECT * IN flights FROM now() FOLLOW";
 const ID: &str = "0199c0de-0000-4000-8000-00000000000a";
-const EVENTS: u64 = 10_000;
+const EVENTS: u64 = 20_000;
 
 /// Both ends of a terminal, and what is written to it.
 struct Terminal {
@@ -63,8 +63,9 @@ impl Terminal {
 fn broker() -> Broker {
     let broker = Broker::start(&[]);
     broker.create("flights", "{}");
-    for _ in 0..EVENTS / 1000 {
-        broker.produce_lines("flights", &vec![r#"{"o":"SFO"}"#; 1000].join("\n"));
+    let event = format!(r#"{{"o":"{}"}}"#, "x".repeat(2000));
+    for _ in 0..EVENTS / 400 {
+        broker.produce_lines("flights", &vec![event.as_str(); 400].join("\n"));
     }
     broker
 }
@@ -88,11 +89,11 @@ fn runs(broker: &Broker) -> bool {
 fn a_bar_tells_how_far_a_query_is_while_its_rows_go_to_a_file() {
     let broker = broker();
     // It takes far longer than anybody waits.
-    let parts = vec!["data.o LIKE '%a%b%c%' OR data.n = 'x'"; 400].join(" OR ");
+    let parts = vec!["data.o LIKE '%a%b%c%' OR data.n = 'x'"; 700].join(" OR ");
     let mut terminal = Terminal::open();
     let file = tempfile::tempfile().expect("a file");
     let child = ask(&broker, &format!("SELECT * IN flights WHERE {parts}"), file.into(), terminal.end());
-    terminal.wait_for("% of 10,000 events, ");
+    terminal.wait_for("% of 20,000 events, ");
     interrupt(child);
     eventually("it ends on the broker, too", || !runs(&broker));
 }

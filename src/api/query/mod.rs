@@ -125,7 +125,7 @@ pub async fn query(
         return Err(over("rows", format!("LIMIT is at most {rows_max} (query.rows)")));
     }
     let entry = context.group(&plan.query.group)?;
-    let listed = Listed::new(caller, &plan.query.group, &ask.text);
+    let listed = Listed::new(caller.name(), &plan.query.group, &ask.text);
     let place = Place::take(&context.broker, ask.id, listed)?;
     let id = place.id;
     let range = match &next {

@@ -77,9 +77,9 @@ impl Queries {
 }
 
 impl Entry {
-    pub(super) fn new(caller: &Caller, group: &str, text: &str) -> Self {
+    pub(super) fn new(caller: String, group: &str, text: &str) -> Self {
         Self {
-            caller: caller.name(),
+            caller,
             group: group.into(),
             text: text[..text.floor_char_boundary(QUERY_SHOWN_BYTES_MAX)].into(),
             begun: Instant::now(),
@@ -203,4 +203,26 @@ pub fn stop(
     entry.stop.notify_one();
     exchange.reply(204).empty();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_of_the_range_and_never_more_than_all() {
+        let entry = Entry::new("c".to_owned(), "g", "SELECT");
+        let figures = || {
+            let shape = entry.shape(Uuid::nil());
+            (shape["events_done"].as_u64(), shape["events_total"].as_u64())
+        };
+        entry.advance(5);
+        assert_eq!(figures(), (None, None), "what stands before the range was read first");
+        entry.at_range(10);
+        assert_eq!(figures(), (Some(0), Some(10)));
+        for (more, done) in [(4, 4), (6, 10), (3, 10)] {
+            entry.advance(more);
+            assert_eq!(figures(), (Some(done), Some(10)));
+        }
+    }
 }
