@@ -91,10 +91,11 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::fake::{Fake, answer};
+    use super::super::super::fake::{Fake, answer, client};
     use super::*;
     use indicatif::TermLike;
     use std::io;
+    use std::net::TcpListener;
     use std::sync::{Arc, Mutex};
     use std::time::Instant;
 
@@ -206,11 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_short_query_nothing_is_shown() {
-        let fake = Fake::new(&[]);
+    fn of_a_short_query_nothing_is_shown_or_asked() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let client = client(&format!("http://{}", listener.local_addr().unwrap()));
         let screen = Screen::default();
-        drop(Watch::begin(fake.client(), "this".to_owned(), screen.target()));
+        drop(Watch::begin(client, "this".to_owned(), screen.target()));
         std::thread::sleep(QUIET + EVERY);
         assert_eq!(screen.text().replace('|', ""), "");
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }
