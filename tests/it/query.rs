@@ -6,6 +6,7 @@ use crate::http::{Answer, Client};
 use crate::program::{eddyline, run};
 use crate::real_input::{records, some};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::path::Path;
 
 const QUERY: &str = "/v1/query";
@@ -266,6 +267,57 @@ fn a_slice_is_partial_while_it_may_grow() {
     let cut = ts.parse::<jiff::Timestamp>().expect("a time").as_microsecond() + 199_999;
     let cut = format!("SELECT count() IN flights FROM '{ts}' TO {cut} SAMPLE BY 200T FILL(0)");
     assert_eq!(last(&cut)[2], true);
+}
+
+/// While nothing at all is produced.
+#[test]
+fn empty_slices_that_follow_are_filled_when_their_time_is_over() {
+    let broker = ten();
+    for (fill, expected) in [("0", json!(0)), ("NULL", json!(null)), ("PREV", json!(9))] {
+        let mut client = broker.client();
+        let query =
+            format!("SELECT last(data.n) AS n IN flights FROM now() SAMPLE BY 100T FILL({fill}) LIMIT 3 FOLLOW");
+        client.send(Client::request("POST", QUERY, &[NDJSON], &query));
+        assert_eq!(client.head().status, 200, "{query}");
+        let mut text = String::new();
+        while let Some(chunk) = client.chunk() {
+            text.push_str(std::str::from_utf8(&chunk).expect("text"));
+        }
+        let rows = text.lines().filter(|line| !line.contains("frame"));
+        let rows: Vec<Value> = rows.map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let time =
+            |row: &Value| row["ts"].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok()).expect("a time");
+        let begun = time(&rows[0]).as_millisecond();
+        for (row, begun) in rows.iter().zip((begun..).step_by(100)) {
+            assert_eq!((&row["n"], &row["partial"]), (&expected, &json!(false)), "{query}: {text}");
+            assert_eq!(time(row).as_millisecond(), begun, "{query}: {text}");
+        }
+        assert_eq!(rows.len(), 3, "{query}: {text}");
+    }
+}
+
+/// Also while events are under way that were received within it: what is said of it does not change any more.
+#[test]
+fn a_slice_that_is_not_partial_has_all_its_events() {
+    let broker = Broker::start(&[]);
+    broker.create("flights", "{}");
+    std::thread::scope(|scope| {
+        let produce = || {
+            for _ in 0..300 {
+                broker.produce_lines("flights", "{}");
+            }
+        };
+        let producers: Vec<_> = (0..4).map(|_| scope.spawn(produce)).collect();
+        let (mut client, mut known) = (broker.client(), HashMap::new());
+        let query = "SELECT count() IN flights FROM now() - 100T TO now() SAMPLE BY 1T FILL(0)";
+        while !producers.iter().all(|producer| producer.is_finished()) {
+            // FROM cuts the first one.
+            for row in rows(&mut client, query).into_iter().skip(1).filter(|row| row[2] == false) {
+                let known = known.entry(row[0].to_string()).or_insert_with(|| row[1].clone());
+                assert_eq!(*known, row[1], "{row}");
+            }
+        }
+    });
 }
 
 /// What is received before a FROM that is yet to come is not shown, nor counted.

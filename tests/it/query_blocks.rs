@@ -97,6 +97,19 @@ fn explain_tells_which_blocks_are_read() {
     assert!(ndjson.starts_with("{\"step\":\"group\",\"detail\":\"orders\"}\n"), "{ndjson}");
 }
 
+/// On threads of queries, where it ends like any query that takes too long; on its core nothing would end it.
+#[test]
+fn explain_looks_at_blocks_beside_the_core() {
+    let mut broker = broker();
+    broker.configure(&[("query.time", "1ms")]);
+    broker.restart();
+    let query = "EXPLAIN SELECT count() IN orders SAMPLE BY 1U ALIGN TO CALENDAR TIME ZONE 'Europe/Berlin'";
+    eventually("it takes too long", || {
+        let answer = broker.ask("POST", "/v1/query", &[], query);
+        answer.status == 422 && answer.json()["limit"] == "time"
+    });
+}
+
 #[test]
 fn a_damaged_index_is_told_and_made_again() {
     let mut broker = broker();
