@@ -310,7 +310,7 @@ fn a_slice_that_is_not_partial_has_all_its_events() {
         let producers: Vec<_> = (0..4).map(|_| scope.spawn(produce)).collect();
         let (mut client, mut known) = (broker.client(), HashMap::new());
         let query = "SELECT count() IN flights FROM now() - 100T TO now() SAMPLE BY 1T FILL(0)";
-        while !producers.iter().all(|producer| producer.is_finished()) {
+        while !producers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             // FROM cuts the first one.
             for row in rows(&mut client, query).into_iter().skip(1).filter(|row| row[2] == false) {
                 let known = known.entry(row[0].to_string()).or_insert_with(|| row[1].clone());
