@@ -27,7 +27,11 @@ pub(super) fn draw(columns: &[Column], rows: &[Vec<Value>]) -> Result<Vec<String
     };
     let lines: Vec<(&str, Vec<(f64, f64)>)> =
         columns.iter().enumerate().skip(1).map(|(place, column)| (column.name.as_str(), numbers(place))).collect();
-    let lines: Vec<_> = lines.into_iter().filter(|(_, points)| !points.is_empty()).collect();
+    let mut lines: Vec<_> = lines.into_iter().filter(|(_, points)| !points.is_empty()).collect();
+    // What is drawn is a part of the largest: from the smallest to the largest it may be more than a double holds.
+    let largest = lines.iter().flat_map(|(_, points)| points).map(|point| point.1.abs()).fold(0.0, f64::max);
+    let largest = if largest > 0.0 { largest } else { 1.0 };
+    lines.iter_mut().flat_map(|(_, points)| points).for_each(|point| point.1 /= largest);
     let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
     if points().next().is_none() {
         return Err(Failure::failed("there are no numbers to draw"));
@@ -46,7 +50,8 @@ pub(super) fn draw(columns: &[Column], rows: &[Vec<Value>]) -> Result<Vec<String
         Dataset::default().name(Line::from(*name)).marker(marker).graph_type(GraphType::Line).data(points)
     });
     let x = Axis::default().bounds(times).labels(times.map(time));
-    let y = Axis::default().bounds(values).labels([values[0], (values[0] + values[1]) / 2.0, values[1]].map(short));
+    let labels = [values[0], (values[0] + values[1]) / 2.0, values[1]].map(|part| short(part * largest));
+    let y = Axis::default().bounds(values).labels(labels);
     let mut buffer = Buffer::empty(area);
     Chart::new(datasets.collect()).x_axis(x).y_axis(y).render(area, &mut buffer);
     let row = |y: u16| -> String { (0..area.width).map(|x| buffer[(x, y)].symbol()).collect() };
@@ -67,10 +72,10 @@ fn time(seconds: f64) -> String {
 
 fn short(value: f64) -> String {
     let sign = if value < 0.0 { "-" } else { "" };
-    if value.abs() >= 1000.0 {
-        format!("{sign}{}", crate::units::rough_count(value.abs()))
-    } else {
-        format!("{value:.1}")
+    match value.abs() {
+        0.0 | 0.05..1000.0 => format!("{value:.1}"),
+        1000.0..1e18 => format!("{sign}{}", crate::units::rough_count(value.abs())),
+        _ => format!("{value:.1e}"),
     }
 }
 
@@ -100,8 +105,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_far_apart_as_can_be_is_drawn() {
+        let row = |second: u8, value: f64| vec![json!(format!("2026-11-25T10:00:0{second}Z")), json!(value)];
+        let rows = [row(0, -1e308), row(1, 1e308), row(2, 0.5)];
+        let text = draw(&columns(&["ts", "x"]), &rows).unwrap().join("\n");
+        assert!(text.starts_with("1.0e308 ") && text.contains("\n0.0 ") && text.contains("\n-1.0e308 "), "{text}");
+    }
+
+    #[test]
     fn labels_are_short() {
-        for (value, expected) in [(0.0, "0.0"), (-5.25, "-5.2"), (85_400_000.0, "85.4M"), (-59_846_652.0, "-59.8M")] {
+        for (value, expected) in [
+            (0.0, "0.0"),
+            (-5.25, "-5.2"),
+            (85_400_000.0, "85.4M"),
+            (-59_846_652.0, "-59.8M"),
+            (1e308, "1.0e308"),
+            (-0.002, "-2.0e-3"),
+        ] {
             assert_eq!(short(value), expected);
         }
     }
