@@ -165,41 +165,47 @@ impl<'p> Connection<'p> {
         Ok(())
     }
 
-    /// Reads until the kernel has no more. `to_the_end` is set when the peer has closed: then only a read of nothing
-    /// ends it, else a read that did not fill the buffer does too and saves a call.
+    /// Takes what has come, and sends what may be sent then.
     fn receive(&mut self, to_the_end: bool, around: &mut Surroundings<'_, '_>) {
-        let mut now;
+        if let Some(now) = self.read(to_the_end, around) {
+            self.send(now, around);
+        }
+    }
+
+    /// Reads until the kernel has no more; gives the moment, or `None` if the connection has ended. `to_the_end` is set
+    /// when the peer has closed: then only a read of nothing ends it, else a read that did not fill the buffer does too
+    /// and saves a call.
+    fn read(&mut self, to_the_end: bool, around: &mut Surroundings<'_, '_>) -> Option<Instant> {
+        let Socket::Connected(stream) = &mut self.socket else { return None };
         loop {
-            let Socket::Connected(stream) = &mut self.socket else {
-                return;
-            };
             let read = stream.read(around.buffer);
-            now = Instant::now();
+            let now = Instant::now();
             match read {
-                Ok(0) => return self.lose(ErrorKind::ConnectionLost, around.record),
-                Ok(bytes) => {
-                    match self.exchange.receive(&around.buffer[..bytes], now, around.record) {
-                        Ok(After::Open) => self.failures_in_row = 0,
-                        Ok(After::Closed) => {
-                            // An end that was announced is no failure, so the next connection need not wait.
-                            self.failures_in_row = 0;
-                            return self.end(ErrorKind::ConnectionLost, now, around.record);
-                        }
-                        Err(_) => {
-                            around.record.error(ErrorKind::BadAnswer);
-                            return self.lose(ErrorKind::ConnectionLost, around.record);
+                Ok(bytes @ 1..) => match self.exchange.receive(&around.buffer[..bytes], now, around.record) {
+                    Ok(After::Open) => {
+                        self.failures_in_row = 0;
+                        if bytes < around.buffer.len() && !to_the_end {
+                            return Some(now);
                         }
                     }
-                    if bytes < around.buffer.len() && !to_the_end {
+                    Ok(After::Closed) => {
+                        // An end that was announced is no failure, so the next connection need not wait.
+                        self.failures_in_row = 0;
+                        self.end(ErrorKind::ConnectionLost, now, around.record);
+                        return None;
+                    }
+                    Err(_) => {
+                        around.record.error(ErrorKind::BadAnswer);
                         break;
                     }
-                }
-                Err(error) if error.kind() == Io::WouldBlock => break,
+                },
+                Err(error) if error.kind() == Io::WouldBlock => return Some(now),
                 Err(error) if error.kind() == Io::Interrupted => {}
-                Err(_) => return self.lose(ErrorKind::ConnectionLost, around.record),
+                Ok(0) | Err(_) => break,
             }
         }
-        self.send(now, around);
+        self.lose(ErrorKind::ConnectionLost, around.record);
+        None
     }
 
     /// Sends what may be sent now.
@@ -213,7 +219,13 @@ impl<'p> Connection<'p> {
                 Ok(bytes) => self.taken += bytes,
                 Err(error) if error.kind() == Io::WouldBlock => return,
                 Err(error) if error.kind() == Io::Interrupted => {}
-                Err(_) => return self.lose(ErrorKind::ConnectionLost, around.record),
+                Err(_) => {
+                    // Who takes no more has perhaps said why.
+                    if self.read(true, around).is_some() {
+                        self.lose(ErrorKind::ConnectionLost, around.record);
+                    }
+                    return;
+                }
             }
         }
         self.out.clear();
@@ -263,9 +275,11 @@ mod tests {
     use mio::{Events, Poll};
 
     use super::*;
-    use crate::plan::tests::plan;
+    use crate::payload::{Generated, Payload};
+    use crate::plan::{Plan, tests::plan};
     use crate::record::{Window, tests::Kept};
     use crate::request::Requests;
+    use crate::units::Sizes;
 
     /// Lets the connection react until `done`.
     fn turn(
@@ -320,5 +334,36 @@ mod tests {
         turn(&mut poll, &mut connection, address, &mut record, |_, record| record.acks.count() > 0);
         assert!(matches!(connection.socket, Socket::None { .. }), "nothing is sent into a connection that has ended");
         assert!(record.unknown.is_empty());
+    }
+    #[test]
+    fn what_was_said_before_no_more_was_taken_is_heard() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // More than the kernel takes while nobody reads.
+        let sizes = Sizes { least: 32 << 20, most: 32 << 20 };
+        let plan = Plan { payload: Payload::Generated(Generated::new(1, sizes, None)), ..plan() };
+        let (kept, now) = (Kept::default(), Instant::now());
+        let requests = Requests::new(&plan);
+        let mut record = Record::new(Window { from: now, until: None }, true, now, kept.shelf());
+        let mut poll = Poll::new().unwrap();
+        let mut connection = Connection::new(Token(0), Exchange::new(&plan, &requests, 0), now);
+        turn(&mut poll, &mut connection, address, &mut record, |connection, _| connection.taken > 0);
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"HTTP/1.1 413 Too large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        // What it has not read makes the kernel reset the connection.
+        drop(peer);
+
+        let mut around = Surroundings {
+            registry: poll.registry(),
+            address,
+            buffer: &mut [0; 1024],
+            record: &mut record,
+            pace: &mut Pace::closed_loop(),
+            timeout: Duration::from_secs(60),
+        };
+        while matches!(connection.socket, Socket::Connected(_)) {
+            connection.send(Instant::now(), &mut around);
+        }
+        assert_eq!((record.first_refusal.as_deref(), record.unknown.count()), (Some("status 413"), 0));
     }
 }
