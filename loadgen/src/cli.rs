@@ -162,8 +162,8 @@ pub struct ProduceArguments {
     #[arg(long, value_name = "TIME:RATE,…", value_parser = parse_stages,
           conflicts_with_all = ["rate", "duration", "count", "once", "warmup"])]
     pub stages: Option<Stages>,
-    /// An objective such as p99<5ms, of the response clock (in the closed loop: of the service clock); may be given
-    /// several times. Exit code 99 if one is missed.
+    /// An objective such as p99<5ms, may be given several times: of the response clock, in the closed loop of the
+    /// service clock, with `e2e` from end to end, with `catchup` of the reading's answers. Exit code 99 if one is missed.
     #[arg(long, value_name = "OBJECTIVE")]
     pub slo: Vec<Objective>,
     /// Search the highest rate that meets all objectives, beginning at --rate or at half of what the closed loop comes

@@ -22,9 +22,9 @@ use crate::process::{Ending, Failure, conduct, exit};
 use crate::produce::{Company, part, run_beside, tell_faults};
 use crate::report::Part;
 use crate::results::Results;
-use crate::sample::Clock;
+use crate::sample::{Clock, Sample};
 use crate::summary::{self, QUANTILES};
-use crate::units::{grouped, nanoseconds, rate};
+use crate::units::{counted, grouped, nanoseconds, rate};
 use crate::verdict::Verdict;
 use crate::worker::Control;
 
@@ -126,6 +126,13 @@ fn run(parts: &Parts, control: &Control) -> Result<(Mixed, u8), Failure> {
     })
 }
 
+/// What went wrong, by part, if anything did.
+fn errors(parts: &[(&str, &Sample)]) -> Option<String> {
+    let told = parts.iter().filter(|(_, sample)| !sample.errors.is_empty());
+    let told: Vec<_> = told.map(|(name, sample)| format!("{name} {}", summary::errors(sample))).collect();
+    (!told.is_empty()).then(|| format!("{:<10} {}", "errors", told.join("; ")))
+}
+
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
@@ -159,18 +166,19 @@ impl Mixed {
         first.retain(|part| !part.is_empty());
         let mut lines = vec![first.join("  ")];
         let mut row = |name: &str, value: String| lines.push(format!("{name:<10} {value}"));
-        row("target", format!("{}  group {}", parts.services.target, parts.services.groups[0]));
+        let Plan { target, groups, seed, .. } = &parts.services;
+        row("target", format!("{target}  group {}  seed {seed}", groups[0]));
         for (name, plan, results) in
             [("services", &parts.services, &self.services), ("browsers", &parts.browsers, &self.browsers)]
         {
             let per_second = rate(results.rate(results.sample.events as f64));
-            let what = format!("{} × {} events a request", plan.connections, plan.batch);
+            let what = format!("{} × {} a request", plan.connections, counted(plan.batch.into(), "event", "events"));
             row(name, format!("{what}, {per_second} events/s, verify {}", summary::verification(results)));
         }
         let (given, asked) = (self.consumers.tally.sample(), self.queries.tally.sample());
         row("consumers", format!("{}, {} events given", parts.consumers.consumers, grouped(given.events)));
-        let (open, queries) = (grouped(self.observers.tally.open), grouped(asked.requests));
-        row("observers", format!("{open} of {} live answers open, {queries} queries", parts.observers.consumers));
+        let (open, queries) = (grouped(self.observers.tally.open), counted(asked.requests, "query", "queries"));
+        row("observers", format!("{open} of {} live answers open, {queries}", parts.observers.consumers));
         row("", QUANTILES.map(|(name, _)| format!("{name:>9}")).concat());
         for (name, times) in [
             ("services", self.services.reply_times()),
@@ -180,6 +188,13 @@ impl Mixed {
         ] {
             row(name, QUANTILES.map(|(_, q)| format!("{:>9}", nanoseconds(times.value_at_quantile(q)))).concat());
         }
+        lines.extend(errors(&[
+            ("services", &self.services.sample),
+            ("browsers", &self.browsers.sample),
+            ("consumers", given),
+            ("observers", self.observers.tally.sample()),
+            ("queries", asked),
+        ]));
         lines.join("\n")
     }
 
@@ -207,5 +222,21 @@ impl Mixed {
             "queries": consume::json(&parts.queries, &self.queries),
             "missing": self.missing,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::ErrorKind;
+
+    #[test]
+    fn errors_are_told_by_part_if_there_are_any() {
+        let (quiet, mut busy, mut torn) = (Sample::default(), Sample::default(), Sample::default());
+        assert_eq!(errors(&[("services", &quiet), ("queries", &quiet)]), None);
+        (0..2).for_each(|_| busy.error(ErrorKind::Status(503)));
+        torn.error(ErrorKind::ConnectionLost);
+        let told = errors(&[("services", &busy), ("browsers", &quiet), ("queries", &torn)]);
+        assert_eq!(told.as_deref(), Some("errors     services 503: 2; queries connection lost: 1"));
     }
 }

@@ -17,7 +17,7 @@ use crate::meter::Shelf;
 use crate::plan::{Extent, Plan};
 use crate::sample::{Clock, Errors, Sample};
 use crate::series::{Quantiles, Series};
-use crate::units::{grouped, nanoseconds, rate};
+use crate::units::{counted, grouped, nanoseconds, rate};
 use crate::worker::Control;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl Course {
         };
         Course {
             target: plan.target.to_string(),
-            who: format!("{} connections", grouped(plan.connections.into())),
+            who: counted(plan.connections.into(), "connection", "connections"),
             time,
             events,
             steady: plan.stage_ends().next().is_none(),
@@ -280,7 +280,7 @@ pub(super) mod tests {
     pub(super) fn course() -> Course {
         Course {
             target: "http://127.0.0.1:4437".into(),
-            who: "1 connections".into(),
+            who: "1 connection".into(),
             time: None,
             events: Some(10),
             steady: true,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::pace::LATE;
 use crate::plan::{Extent, Plan};
 use crate::results::{Results, Verification};
-use crate::sample::Clock;
-use crate::units::{grouped, nanoseconds, rate};
+use crate::sample::{Clock, Sample};
+use crate::units::{counted, grouped, nanoseconds, rate};
 use crate::verdict::Share;
 
 /// Grows when a field of the JSON object changes its meaning or goes.
@@ -31,9 +31,10 @@ pub fn text(plan: &Plan, results: &Results) -> String {
     first.retain(|part| !part.is_empty());
     let mut lines = vec![first.join("  ")];
     let mut row = |name: &str, value: String| lines.push(format!("{name:<10} {value}"));
-    let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
+    let connections = counted(plan.connections.into(), "connection", "connections");
+    let threads = counted(plan.threads.into(), "thread", "threads");
     row("target", format!("{}  {}", plan.target, groups(plan)));
-    row("load", format!("{} connections × {} in flight, {threads}, {}", plan.connections, plan.pipeline, events(plan)));
+    row("load", format!("{connections} × {} in flight, {threads}, {}", plan.pipeline, events(plan)));
     row(
         "rate",
         format!(
@@ -60,7 +61,7 @@ pub fn text(plan: &Plan, results: &Results) -> String {
         clock("end-to-end", sample.times.of(Clock::EndToEnd));
     }
     row("plan", pacing(plan, results));
-    let counted = errors(results);
+    let counted = errors(sample);
     if results.delivered.is_none() || !results.sample.errors.is_empty() {
         row("errors", counted);
     }
@@ -106,16 +107,16 @@ fn groups(plan: &Plan) -> String {
 }
 
 fn events(plan: &Plan) -> String {
-    let batch = if plan.batch == 1 { "1 event".to_owned() } else { format!("{} events", plan.batch) };
+    let batch = counted(plan.batch.into(), "event", "events");
     format!("{batch} a request ({}) of {}, seed {}", plan.framing.name(), plan.size_text, plan.seed)
 }
 
-fn errors(results: &Results) -> String {
-    let counted = &results.sample.errors;
-    if counted.is_empty() {
+/// What went wrong and how often.
+pub(crate) fn errors(sample: &Sample) -> String {
+    if sample.errors.is_empty() {
         return "none".into();
     }
-    let list: Vec<String> = counted.iter().map(|(kind, count)| format!("{kind}: {}", grouped(*count))).collect();
+    let list: Vec<String> = sample.errors.iter().map(|(kind, count)| format!("{kind}: {}", grouped(*count))).collect();
     list.join(", ")
 }
 
@@ -292,7 +293,7 @@ mod tests {
     use super::*;
     use crate::pace::Punctuality;
     use crate::plan::{OpenLoop, tests::plan};
-    use crate::sample::{ErrorKind, Sample};
+    use crate::sample::ErrorKind;
     use crate::schedule::{Arrivals, Stage};
     use crate::verify::Findings;
 
@@ -329,9 +330,9 @@ mod tests {
         let text = text(&plan(), &results());
         assert!(text.lines().count() <= 12, "{text}");
         for part in [
-            "UNSTABLE  1 requests of unknown outcome",
+            "UNSTABLE  1 request of unknown outcome",
             "http://127.0.0.1:4437  group load",
-            "1 connections × 1 in flight, 1 thread, 1 event a request (single) of 64 B, seed 1",
+            "1 connection × 1 in flight, 1 thread, 1 event a request (single) of 64 B, seed 1",
             "1 000 events/s  500 requests/s  1.0 MiB/s  (2 000 events in 2.0 s)",
             "p50      p90      p99    p99.9      max",
             "500 µs   900 µs   990 µs   999 µs  1.00 ms",

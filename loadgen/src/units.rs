@@ -76,15 +76,19 @@ pub fn parse_stages(text: &str) -> Result<Vec<(Duration, u64)>, String> {
 
 /// Reads a duration such as `30s`, `1m 30s` or `500ms`; not negative.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration = text.parse().map_err(|error| format!("{error}: write 30s, 500ms or 1m30s"))?;
+    // What the parser says of it speaks of calendars.
+    let unread = |_| format!("`{text}` is no time: write 30s, 500ms or 1m30s");
+    let duration: SignedDuration = text.parse().map_err(unread)?;
     Duration::try_from(duration).map_err(|_| format!("`{text}` is negative"))
 }
 
-/// Nanoseconds in the unit a reader would choose: `830 ns`, `41.2 µs`, `3.90 ms`, `12.5 s`.
+/// Nanoseconds in the unit a reader would choose: `830 ns`, `41.2 µs`, `3.90 ms`, `12.5 s`. Nothing takes none: that is
+/// how a clock reads that did not run.
 pub fn nanoseconds(nanos: u64) -> String {
     let value = nanos as f64;
     let (scaled, unit) = match nanos {
-        0..1_000 => return format!("{nanos} ns"),
+        0 => return "–".to_owned(),
+        1..1_000 => return format!("{nanos} ns"),
         1_000..1_000_000 => (value / 1e3, "µs"),
         1_000_000..1_000_000_000 => (value / 1e6, "ms"),
         _ => (value / 1e9, "s"),
@@ -104,6 +108,11 @@ pub fn grouped(count: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A count and what it is of: `1 query`, `4 512 queries`.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(count), if count == 1 { one } else { many })
 }
 
 /// A rate (per second) as a whole number with its thousands apart.
@@ -140,6 +149,11 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
+        assert_eq!((nanoseconds(0).as_str(), nanoseconds(1).as_str()), ("–", "1 ns"));
+        assert_eq!(
+            [0, 1, 1000].map(|count| counted(count, "query", "queries")),
+            ["0 queries", "1 query", "1 000 queries"]
+        );
         assert_eq!(nanoseconds(830), "830 ns");
         assert_eq!(nanoseconds(41_230), "41.2 µs");
         assert_eq!(nanoseconds(3_904_000), "3.90 ms");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::pace::Punctuality;
 use crate::sample::{ErrorKind, Errors};
 use crate::thread_time::ThreadTime;
+use crate::units::counted;
 use crate::verify::Findings;
 
 /// Share of a generator thread's time, busy or waiting for a core, above which the generator may have set the pace.
@@ -123,15 +124,15 @@ pub fn judge(evidence: &Evidence<'_>) -> (Verdict, String) {
     if let Some(why) = evidence.unfinished {
         return (Verdict::Unstable, why.to_owned());
     }
-    for (number, what) in [
-        (evidence.refused, "requests refused"),
-        (evidence.unknown, "requests of unknown outcome"),
-        (count(ErrorKind::ConnectionLost), "connections lost"),
-        (count(ErrorKind::ConnectFailed), "connects failed"),
-        (count(ErrorKind::Timeout), "timeouts"),
+    for (number, one, many) in [
+        (evidence.refused, "request refused", "requests refused"),
+        (evidence.unknown, "request of unknown outcome", "requests of unknown outcome"),
+        (count(ErrorKind::ConnectionLost), "connection lost", "connections lost"),
+        (count(ErrorKind::ConnectFailed), "connect failed", "connects failed"),
+        (count(ErrorKind::Timeout), "timeout", "timeouts"),
     ] {
         if number > 0 {
-            return (Verdict::Unstable, format!("{number} {what}"));
+            return (Verdict::Unstable, counted(number, one, many));
         }
     }
     if let Some(drift) = drift(evidence.rates).filter(|drift| drift.abs() > DRIFT_MAX) {
@@ -273,6 +274,6 @@ mod tests {
         evidence.wall = Duration::from_millis(900);
         assert_eq!(judge(&evidence).0, Verdict::Overloaded);
         error(&mut evidence, ErrorKind::Timeout, 1);
-        assert_eq!(judge(&evidence), (Verdict::Unstable, "1 timeouts".into()));
+        assert_eq!(judge(&evidence), (Verdict::Unstable, "1 timeout".into()));
     }
 }

@@ -63,6 +63,11 @@ fn services_browsers_consumers_and_observers_go_together_and_each_part_is_verifi
     assert_eq!((number("/missing"), number("/observers/measured/open")), (0, 3), "{seen}");
     assert!(number("/queries/measured/answers") > 0 && number("/observers/measured/bytes") > 0, "{seen}");
     assert_eq!(seen["services"]["objectives"][0]["met"], json!(true), "{seen}");
+    let url = broker.url();
+    let options = ["mixed", "--url", &url, "--group", "load", "-c", "1", "--rate", "10", "-d", "300ms", "--seed", "77"];
+    let ended = run(loadgen(), &options, "").with(0);
+    let text = ended.text();
+    assert!(text.contains("group load  seed 77") && text.lines().count() <= 12, "{text}");
 }
 
 #[test]

@@ -21,8 +21,8 @@ Examples:
       one of a hundred takes a millisecond
   loadgen consume --group load --consumers 100 --ack-rate 1000 -d 30s
       a hundred consumers ack one event at a time, a thousand a second in all
-  loadgen consume --group load --consumers 10k --idle -d 10s
-      ten thousand live readers at the tail, and what each of them costs the broker in memory
+  loadgen consume --group load --consumers 5k --idle -d 10s
+      five thousand live readers at the tail, and what each of them costs the broker in memory
 
 Consumers are subscribed under new names and removed at the end. Every offset must come once and in order, else the
 verdict is INCORRECT and the exit code 1.";

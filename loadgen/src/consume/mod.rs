@@ -35,7 +35,7 @@ use crate::report::Part;
 use crate::sample::Clock;
 use crate::series::Point;
 use crate::slo;
-use crate::units::grouped;
+use crate::units::{counted, grouped};
 use crate::verdict::Verdict;
 use crate::worker::Control;
 use plan::{ConsumePlan, Kind};
@@ -166,7 +166,7 @@ pub(crate) fn run(plan: &ConsumePlan, control: &Control, beside: Option<&Beside<
 fn course(plan: &ConsumePlan) -> Course {
     Course {
         target: plan.target.to_string(),
-        who: format!("{} consumers", grouped(plan.consumers.into())),
+        who: counted(plan.consumers.into(), "consumer", "consumers"),
         time: Some(plan.duration).filter(|_| !plan.until_tail),
         events: None,
         steady: false,

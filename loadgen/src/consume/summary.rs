@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::Outcome;
 use super::plan::{ConsumePlan, Kind};
 use crate::sample::Clock;
-use crate::summary::{QUANTILES, SCHEMA, microseconds};
-use crate::units::{grouped, nanoseconds, rate};
+use crate::summary::{QUANTILES, SCHEMA, errors, microseconds};
+use crate::units::{counted, grouped, nanoseconds, rate};
 
 const MEBIBYTE: f64 = (1 << 20) as f64;
 const KIBIBYTE: f64 = 1024.0;
@@ -24,7 +24,7 @@ pub(super) fn text(plan: &ConsumePlan, outcome: &Outcome) -> String {
     row("target", format!("{}  group {}", plan.target, plan.group));
     row("load", load(plan));
     match plan.kind {
-        Kind::Idle => row("open", format!("{} live answers", grouped(tally.open))),
+        Kind::Idle => row("open", counted(tally.open, "live answer", "live answers")),
         Kind::Query { .. } => row("rate", format!("{} queries/s", rate(sample.requests as f64 / seconds))),
         Kind::Read | Kind::Acks { .. } => row(
             "rate",
@@ -50,9 +50,7 @@ pub(super) fn text(plan: &ConsumePlan, outcome: &Outcome) -> String {
         let [before, during] = [before, during].map(|bytes| bytes as f64 / MEBIBYTE);
         row("memory", format!("broker {before:.1} MiB before, {during:.1} MiB with them: {each:.1} KiB each"));
     }
-    let errors: Vec<String> =
-        sample.errors.iter().map(|(kind, count)| format!("{kind}: {}", grouped(*count))).collect();
-    row("errors", if errors.is_empty() { "none".into() } else { errors.join(", ") });
+    row("errors", errors(sample));
     let shares: Vec<String> =
         tally.shares.iter().map(|share| format!("{:.0} % of a core", share.running * 100.0)).collect();
     row("generator", shares.join(" + "));
@@ -73,20 +71,20 @@ pub(super) fn text(plan: &ConsumePlan, outcome: &Outcome) -> String {
 }
 
 fn load(plan: &ConsumePlan) -> String {
-    let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
-    let consumers = grouped(plan.consumers.into());
+    let threads = counted(plan.threads.into(), "thread", "threads");
+    let who = |one: &str, many: &str| counted(plan.consumers.into(), one, many);
+    let consumers = who("consumer", "consumers");
     match plan.kind {
         Kind::Read => {
-            format!(
-                "{consumers} consumers from {}, at most {} events an answer, {threads}",
-                plan.start, plan.events_max
-            )
+            format!("{consumers} from {}, at most {} events an answer, {threads}", plan.start, plan.events_max)
         }
         Kind::Acks { per_second } => {
-            format!("{consumers} consumers that ack {per_second} events a second in all, {threads}")
+            format!("{consumers}, {per_second} acks a second in all, {threads}")
         }
-        Kind::Idle => format!("{consumers} live readers at the tail, {threads}"),
-        Kind::Query { every } => format!("{consumers} observers that query every {} s", every.as_secs_f64()),
+        Kind::Idle => format!("{} at the tail, {threads}", who("live reader", "live readers")),
+        Kind::Query { every } => {
+            format!("{}, a query of each every {} s", who("observer", "observers"), every.as_secs_f64())
+        }
     }
 }
 

@@ -130,6 +130,11 @@ fn named(name: &str) -> &str {
     if name.is_empty() { "services" } else { name }
 }
 
+/// A clock of a part in words; queries have no other clock than their own.
+pub(super) fn clock_name(name: &str) -> String {
+    if name == "queries_query" { "query".to_owned() } else { name.replace('_', " ").trim().to_owned() }
+}
+
 /// Percentiles of a clock over time.
 fn over_time(part: &str, points: &[Value], clock: &str) -> Chart {
     let field = format!("{clock}_ns");
@@ -139,8 +144,7 @@ fn over_time(part: &str, points: &[Value], clock: &str) -> Chart {
         points: points.iter().map(|point| (number(&point["at_s"]), point[&field][name].as_f64())).collect(),
     };
     let lines = OVER_TIME.map(line);
-    let title = format!("{part} {}, second by second", clock.replace('_', " "));
-    let title = capital(title.trim());
+    let title = capital(&format!("{}, second by second", clock_name(&format!("{part}_{clock}"))));
     let y = Axis::decades(values(&lines), times);
     let plot = Plot { title: &title, lines: &lines, x: seconds(points), y, words: times, at };
     let svg = plot.svg();
@@ -158,7 +162,7 @@ fn by_percentile(clocks: &Value) -> Chart {
             let rest = 1.0 - number(&step[0]);
             ((1.0 / rest.max(1.0 / end)).min(end), step[1].as_f64())
         });
-        Line { name: name.replace('_', " "), class, points: points.collect() }
+        Line { name: clock_name(name), class, points: points.collect() }
     };
     // Of a run of many parts, what nobody waits for would only hide the rest.
     let all = clocks.as_object().map_or(0, serde_json::Map::len);

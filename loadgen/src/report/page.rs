@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::charts;
+use super::charts::{self, clock_name};
 use crate::units::{grouped, nanoseconds, rate};
 
 const STYLE: &str = include_str!("page.css");
@@ -200,7 +200,7 @@ fn clock_table(clocks: &Value) -> String {
     let row = |(name, clock): (&String, &Value)| {
         let time = |name: &str| clock["percentiles_ns"][name].as_u64().unwrap_or_default();
         let times = ["p50", "p90", "p99", "p99_9", "max"].map(|name| format!("<td>{}</td>", nanoseconds(time(name))));
-        format!("<tr><th>{}</th><td>{}</td>{}</tr>", name.replace('_', " "), text(&clock["count"]), times.concat())
+        format!("<tr><th>{}</th><td>{}</td>{}</tr>", clock_name(name), text(&clock["count"]), times.concat())
     };
     let rows: String = clocks.as_object().into_iter().flatten().map(row).collect();
     if rows.is_empty() {
@@ -358,6 +358,15 @@ mod tests {
         assert!(page.contains("<title>at 2 s\nservices 3 000\nbrowsers 3 000</title>"), "{page}");
         assert!(page.contains("<h2>Browsers response, second by second</h2>"), "{page}");
         assert_eq!(page.matches("<svg ").count(), 5, "and no consumers, of whom there is nothing");
+    }
+
+    #[test]
+    fn clocks_of_parts_are_named_in_words() {
+        let clock = json!({ "count": 9, "quantiles_ns": [[0.0, 1_000], [1.0, 2_000]] });
+        let page = html(&json!({ "clocks": { "browsers_send_lag": clock, "queries_query": clock } }));
+        for name in ["browsers send lag", "query"] {
+            assert!(page.contains(&format!("<tr><th>{name}</th>")), "{page}");
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ fn wrong_options_are_exit_code_two() {
         ("--group a/b", "is no group name"),
         ("--group load --url https://x", "http://"),
         ("--group load --payload /nowhere --once", "/nowhere"),
-        ("--group load -d soon", "30s"),
+        ("--group load -d soon", "`soon` is no time: write 30s"),
+        ("--group load -d 10", "`10` is no time: write 30s"),
+        ("--group load -d 1d", "`1d` is no time: write 30s"),
     ] {
         let ran = run(options);
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{options}: {ran:?}");
