@@ -227,7 +227,7 @@ pub struct ProduceArguments {
     /// Do not read back what was acknowledged.
     #[arg(long)]
     pub no_verify: bool,
-    /// Longest wait for one answer; after three times as long without any answer the run is given up.
+    /// Longest wait for one answer; after three times as long without any success the run is given up.
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     pub timeout: Duration,
     /// Time at the start that is not measured (but verified).

@@ -77,9 +77,9 @@ impl<'p> Connection<'p> {
         self.exchange.requests()
     }
 
-    /// Whether an answer or a connect is waited for.
+    /// Whether a connect, an answer or the time to send again is waited for.
     pub fn is_awaited(&self) -> bool {
-        !matches!(self.socket, Socket::Connected(_)) || self.exchange.waiting_since().is_some()
+        !matches!(self.socket, Socket::Connected(_)) || !self.exchange.finished(false)
     }
 
     /// Whether it was connected, or that failed once.

@@ -245,7 +245,7 @@ impl<'p> Exchange<'p> {
             return Err(Fault::Offsets);
         };
         self.pauses_in_row = 0;
-        record.acked(key, place, events);
+        record.acked(key, place, events, now);
         record.measure(sent.timing, now, events, self.requests.event_bytes(key));
         Ok(())
     }
@@ -284,6 +284,7 @@ impl<'p> Exchange<'p> {
         } else if (busy && !perhaps_stored) || (deduplicated && perhaps_stored) {
             self.again(sent, sent.perhaps_stored || perhaps_stored);
             self.pause(now, &problem, answer);
+            record.busy.get_or_insert_with(|| problem.in_words(status));
         } else if perhaps_stored || sent.perhaps_stored {
             record.unknown.push(key);
         } else {

@@ -151,7 +151,7 @@ fn load_and_verify<'p>(
     let broker = watch.map(|watch| watch.finish(load.gate.start() + load.plan.warmup));
     if let Some(words) = reports.iter().find_map(|report| match &report.ended {
         Ended::Refused(words) => Some(words.clone()),
-        Ended::Done | Ended::Silent => None,
+        Ended::Done | Ended::Silent | Ended::Stuck(_) => None,
     }) {
         return Err(Failure::Refused(words));
     }
@@ -170,7 +170,10 @@ fn load_and_verify<'p>(
             }
         };
     }
-    if results.verdict().0 == Verdict::Incorrect || results.refused > 0 {
+    let incorrect = results.verdict().0 == Verdict::Incorrect;
+    if results.stuck.is_some() && !incorrect {
+        code = exit::REFUSED;
+    } else if incorrect || results.refused > 0 || results.acked_events == 0 && results.unknown > 0 {
         code = exit::FAILED;
     } else if code == 0 && results.silent {
         code = exit::UNREACHABLE;

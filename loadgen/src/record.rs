@@ -53,6 +53,10 @@ pub struct Record<'a> {
     pub acked_events: u64,
     /// When the last answer came, of any kind.
     pub last_answer: Instant,
+    /// When the last success came.
+    pub last_success: Instant,
+    /// What a busy server has said since, first.
+    pub busy: Option<String>,
 }
 
 impl<'a> Record<'a> {
@@ -72,6 +76,8 @@ impl<'a> Record<'a> {
             first_refusal: None,
             acked_events: 0,
             last_answer: now,
+            last_success: now,
+            busy: None,
         }
     }
 
@@ -90,8 +96,9 @@ impl<'a> Record<'a> {
     }
 
     /// Notes a success: `place` is the first offset if the answer told it.
-    pub fn acked(&mut self, key: RequestKey, place: Option<u64>, events: u32) {
+    pub fn acked(&mut self, key: RequestKey, place: Option<u64>, events: u32, now: Instant) {
         self.acked_events += u64::from(events);
+        (self.last_success, self.busy) = (now, None);
         if self.keep_acks {
             match place {
                 Some(first_offset) => self.acks.push(Ack { first_offset, key }, events),
@@ -206,8 +213,8 @@ pub(crate) mod tests {
         let key = RequestKey { connection: 1, request: 2 };
         for keep in [true, false] {
             let mut record = Record::new(Window { from: now, until: None }, keep, now, kept.shelf());
-            record.acked(key, Some(7), 3);
-            record.acked(key, None, 3);
+            record.acked(key, Some(7), 3, now);
+            record.acked(key, None, 3, now);
             assert_eq!((record.acks.count(), record.unplaced.count()), (u64::from(keep), u64::from(keep)));
             assert_eq!(record.acked_events, 6);
         }

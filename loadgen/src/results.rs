@@ -57,6 +57,8 @@ pub struct Results {
     pub wall: Duration,
     /// Whether the broker fell silent before the end.
     pub silent: bool,
+    /// Why it was given up though the broker answered.
+    pub stuck: Option<String>,
     /// What the broker told of itself meanwhile, if it was asked.
     pub broker: Option<Broker>,
     /// How reading back went.
@@ -86,7 +88,7 @@ impl Results {
             rates: if self.stages.is_empty() { &rates } else { &[] },
             findings,
             undelivered: self.delivered.as_ref().map_or(0, |delivered| delivered.lost + delivered.repeated),
-            unfinished: unfinished.or(self.silent.then_some("the broker fell silent")),
+            unfinished: unfinished.or(self.silent.then_some("the broker fell silent")).or(self.stuck.as_deref()),
         })
     }
 
@@ -157,6 +159,7 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         cpu: Duration::ZERO,
         wall: Duration::ZERO,
         silent: false,
+        stuck: None,
         broker: None,
         verification: Verification::Skipped,
     };
@@ -174,7 +177,11 @@ pub fn merge(reports: Vec<Report<'_>>, bases: Vec<u64>, points: Vec<Point>) -> (
         if let Some(more) = punctuality {
             results.punctuality.get_or_insert_default().add(more);
         }
-        results.silent |= ended == Ended::Silent;
+        match ended {
+            Ended::Silent => results.silent = true,
+            Ended::Stuck(why) => results.stuck = Some(why),
+            Ended::Done | Ended::Refused(_) => {}
+        }
         results.first_refusal = results.first_refusal.or(record.first_refusal);
         beliefs.acks.push(record.acks);
         beliefs.unplaced.append(record.unplaced);

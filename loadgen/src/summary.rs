@@ -320,6 +320,7 @@ mod tests {
             cpu: Duration::from_millis(1500),
             wall: Duration::from_secs(2),
             silent: false,
+            stuck: None,
             broker: None,
             verification: Verification::Done(findings),
         }

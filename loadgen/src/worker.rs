@@ -34,8 +34,8 @@ const READ_BYTES: usize = 64 << 10;
 /// The token of what is no connection.
 const ALARM: Token = Token(usize::MAX);
 
-/// Without any answer for this many timeouts the run is given up.
-const SILENT_TIMEOUTS_MAX: u32 = 3;
+/// Without any answer, or any success, for this many timeouts the run is given up.
+const PATIENCE_TIMEOUTS: u32 = 3;
 
 /// How the rest of the process ends a run before its time.
 #[derive(Debug, Default)]
@@ -55,6 +55,8 @@ pub enum Ended {
     Refused(String),
     /// No answer for too long.
     Silent,
+    /// No success for too long, and what was said instead.
+    Stuck(String),
 }
 
 /// What a worker brings home.
@@ -131,7 +133,7 @@ struct Worker<'p> {
     buffer: Box<[u8]>,
     start: Instant,
     window: Window,
-    /// Since when there has been an answer or a connect to wait for.
+    /// Since when there has been something to wait for.
     awaited_since: Option<Instant>,
     /// Set once nothing new is begun: thread time, time since the start, and when waiting for answers ends.
     closed: Option<Closed>,
@@ -254,7 +256,7 @@ impl<'p> Worker<'p> {
         };
         self.record.begin(self.window, self.pace.is_planned());
         self.record.begin_stages(plan.stage_ends().map(|since| start + since).collect());
-        self.record.last_answer = start;
+        (self.record.last_answer, self.record.last_success) = (start, start);
     }
 
     fn turn(&mut self) -> io::Result<Ended> {
@@ -367,8 +369,19 @@ impl<'p> Worker<'p> {
             return Ok(Some(Ended::Done));
         }
         self.awaited_since = awaited.then(|| self.awaited_since.unwrap_or(now));
-        let silence = self.awaited_since.map(|since| now.saturating_duration_since(since.max(self.record.last_answer)));
-        Ok(silence.filter(|silence| *silence > self.run.plan.timeout * SILENT_TIMEOUTS_MAX).map(|_| Ended::Silent))
+        Ok(self.awaited_since.and_then(|since| self.given_up(since, now)))
+    }
+
+    /// Whether what has been waited for since then was waited for in vain for too long.
+    fn given_up(&self, since: Instant, now: Instant) -> Option<Ended> {
+        let patience = self.run.plan.timeout * PATIENCE_TIMEOUTS;
+        let Record { last_answer, last_success, busy, first_refusal, .. } = &self.record;
+        let in_vain = |last: Instant| now.saturating_duration_since(since.max(last)) > patience;
+        let stuck = || {
+            let words = busy.as_ref().or(first_refusal.as_ref()).map_or_else(String::new, |words| format!(": {words}"));
+            Ended::Stuck(format!("nothing was accepted for {} s{words}", patience.as_secs_f64()))
+        };
+        if in_vain(*last_answer) { Some(Ended::Silent) } else { in_vain(*last_success).then(stuck) }
     }
 
     /// Begins nothing new from here on, and measures the thread up to here.

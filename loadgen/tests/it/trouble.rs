@@ -78,6 +78,24 @@ fn a_silent_broker_ends_the_run() {
 }
 
 #[test]
+fn a_broker_that_accepts_nothing_any_more_ends_the_run() {
+    for options in ["-n 1000 -c 2", "-d 1h -c 2 --rate 100"] {
+        let broker = Broker::with_faults((5..100_000).map(|n| (n, Fault::Busy)));
+        let ran = against(&broker, &format!("{options} --timeout 1s"));
+        assert_eq!((ran.code, ran.value("/verdict")), (4, json!("UNSTABLE")), "{ran:?}");
+        assert_eq!(ran.value("/reason"), json!("nothing was accepted for 3 s: 503 busy"), "{ran:?}");
+        assert_eq!((ran.verify("acked"), ran.value("/verify/state")), (4, json!("ok")), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_run_of_which_nothing_is_known_to_have_arrived_failed() {
+    let broker = Broker::with_faults((1..=10).map(|n| (n, Fault::CloseBefore)));
+    let ran = against(&broker, "-n 10 -c 2");
+    assert_eq!((ran.code, ran.verify("acked"), ran.verify("unknown")), (1, 0, 10), "{ran:?}");
+}
+
+#[test]
 fn a_refusal_of_the_first_request_is_the_end() {
     for options in ["-c 2 -n 10 --no-verify --create=false", "-c 2 -d 10m --no-verify --create=false"] {
         let ran = against(&Broker::honest(), options);

@@ -47,7 +47,7 @@ impl Answer {
     }
 
     pub(super) fn busy() -> Answer {
-        let body = json!({ "code": "busy", "effect": "none", "retryable": true, "retry_after_ms": 1 });
+        let body = json!({ "code": "busy", "effect": "none", "retryable": true, "retry_after_ms": 20 });
         Answer::of(503, body.to_string().as_bytes())
     }
 
