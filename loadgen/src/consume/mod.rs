@@ -107,12 +107,13 @@ pub(crate) fn conclude(
 ) -> Result<u8, Failure> {
     let began = Timestamp::now();
     let outcome = run(plan, control, None)?;
-    let Tally { examples, refusal, silent, .. } = &outcome.tally;
+    let Tally { examples, refusal, silent, stuck, .. } = &outcome.tally;
     examples.iter().for_each(|example| eprintln!("wrong: {example}"));
     refusal.iter().for_each(|refusal| eprintln!("refused: {refusal}"));
     let code = match outcome.tally.verdict().0 {
         Verdict::Incorrect => exit::FAILED,
         _ if *silent => exit::UNREACHABLE,
+        _ if *stuck => exit::REFUSED,
         _ if outcome.tally.refused() > 0 => exit::FAILED,
         _ if !outcome.objectives(plan).iter().all(|objective| objective.met) => exit::MISSED,
         _ => 0,

@@ -128,6 +128,11 @@ impl<'p> Talk<'p> {
         self.acked_next.filter(|acked| self.expected.is_some_and(|given| *acked < given))
     }
 
+    /// Whether there is more up to the tail than it was given, and that was to be read.
+    pub(super) fn is_behind(&self) -> bool {
+        self.plan.until_tail && !self.complete
+    }
+
     /// Whether the answer under way has no end.
     pub(super) fn is_live(&self) -> bool {
         self.asked.is_some_and(|asked| asked.what == What::Live)

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::meter::Meter;
 use crate::sample::{Clock, ErrorKind, Sample};
 use crate::thread_time::ThreadTime;
+use crate::units::counted;
 use crate::verdict::{Evidence, Share, Verdict, judge};
 
 /// Faults that are told in words.
@@ -35,6 +36,10 @@ pub(crate) struct Tally<'a> {
     pub(super) refusal: Option<String>,
     /// Whether the broker fell silent before the end.
     pub(super) silent: bool,
+    /// Whether nothing it answered was a success for as long.
+    pub(super) stuck: bool,
+    /// Consumers that were to read up to the tail, and did not.
+    pub(super) behind: u64,
     /// Threads' time.
     pub(crate) shares: Vec<Share>,
     /// CPU time of all threads.
@@ -58,6 +63,8 @@ impl<'a> Tally<'a> {
             examples: Vec::new(),
             refusal: None,
             silent: false,
+            stuck: false,
+            behind: 0,
             shares: Vec::new(),
             cpu: Duration::ZERO,
             wall: Duration::ZERO,
@@ -83,6 +90,8 @@ impl<'a> Tally<'a> {
         self.examples.truncate(EXAMPLES_MAX);
         self.refusal = self.refusal.take().or(other.refusal);
         self.silent |= other.silent;
+        self.stuck |= other.stuck;
+        self.behind += other.behind;
         self.shares.extend(other.shares);
         self.cpu += other.cpu;
         self.wall = self.wall.max(other.wall);
@@ -122,6 +131,13 @@ impl<'a> Tally<'a> {
 
     /// Whether the numbers may be quoted, and why not.
     pub(crate) fn verdict(&self) -> (Verdict, String) {
+        let behind = || format!("{} did not come to the tail", counted(self.behind, "consumer", "consumers"));
+        let unfinished = match self {
+            Tally { silent: true, .. } => Some("the broker fell silent".to_owned()),
+            Tally { stuck: true, .. } => Some("no answer was a success for three timeouts".to_owned()),
+            Tally { behind: 1.., .. } => Some(behind()),
+            _ => None,
+        };
         judge(&Evidence {
             errors: self.sample().errors.clone(),
             requests: self.sample().requests,
@@ -129,7 +145,7 @@ impl<'a> Tally<'a> {
             busiest: Share::busiest(&self.shares),
             wall: self.wall,
             undelivered: self.lost + self.repeated,
-            unfinished: self.silent.then_some("the broker fell silent"),
+            unfinished: unfinished.as_deref(),
             ..Evidence::default()
         })
     }
@@ -167,6 +183,10 @@ pub(super) mod tests {
         }
         assert_eq!((sum.verdict(), sum.refused()), ((Verdict::Unstable, "2 requests refused".into()), 2));
         assert_eq!(sum.sample().times.of(Clock::Answer).len(), 2);
+        sum.add(part(|part| part.behind = 2));
+        assert_eq!(sum.verdict(), (Verdict::Unstable, "2 consumers did not come to the tail".into()));
+        sum.add(part(|part| part.stuck = true));
+        assert_eq!(sum.verdict(), (Verdict::Unstable, "no answer was a success for three timeouts".into()));
         sum.add(part(|part| part.silent = true));
         assert_eq!(sum.verdict(), (Verdict::Unstable, "the broker fell silent".into()));
         sum.add(part(|part| part.lost = 1));

@@ -27,8 +27,8 @@ const PUBLISH: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 256 << 10;
 /// The token of what is no connection.
 const ALARM: Token = Token(usize::MAX);
-/// Without any answer for this many timeouts the run is given up.
-const SILENT_TIMEOUTS_MAX: u32 = 3;
+/// Without any answer, or any success, for this many timeouts the run is given up.
+const PATIENCE_TIMEOUTS: u32 = 3;
 
 /// What all workers share.
 pub(super) struct Run<'p> {
@@ -61,9 +61,10 @@ struct Worker<'r, 'a> {
     tally: Tally<'a>,
     /// When nothing new was begun any more.
     closed: Option<Instant>,
-    /// Since when there has been an answer to wait for, and when the last one came.
+    /// Since when there has been an answer to wait for, when the last one came, and the last that was a success.
     awaited_since: Option<Instant>,
     heard: Instant,
+    succeeded: Instant,
 }
 
 /// One consumer and its socket.
@@ -88,6 +89,7 @@ pub(super) fn drive<'a>(run: &Run<'_>, index: u32, names: &[String], shelf: Shel
     worker.turn()?;
     let Worker { links, mut tally, .. } = worker;
     tally.open = links.iter().filter(|link| link.counted).count() as u64;
+    tally.behind = links.iter().filter(|link| link.talk.is_behind()).count() as u64;
     tally.meter.publish();
     tally.thread(ThreadTime::now().since(began), run.start.elapsed());
     Ok(tally)
@@ -117,6 +119,7 @@ impl<'r, 'a> Worker<'r, 'a> {
             closed: None,
             awaited_since: None,
             heard: run.start,
+            succeeded: run.start,
         })
     }
 
@@ -161,7 +164,8 @@ impl<'r, 'a> Worker<'r, 'a> {
         for link in &mut self.links {
             link.tick(run, self.poll.registry(), now, open, &mut self.tally)?;
             finished &= link.talk.done || !open && link.talk.is_live();
-            awaited |= !link.talk.done && (link.stream.is_none() || link.talk.waiting_since().is_some());
+            let waits = link.stream.is_none() || link.talk.waiting_since().is_some() || !link.talk.may_speak(now);
+            awaited |= !link.talk.done && waits;
             due = [due, link.talk.due()].into_iter().flatten().min();
         }
         self.alarm.set(due, now)?;
@@ -169,12 +173,14 @@ impl<'r, 'a> Worker<'r, 'a> {
             self.closed.get_or_insert(now);
         }
         self.awaited_since = awaited.then(|| self.awaited_since.unwrap_or(now));
-        let silence = self.awaited_since.map(|since| now.saturating_duration_since(since.max(self.heard)));
-        self.tally.silent = silence.is_some_and(|silence| silence > run.plan.timeout * SILENT_TIMEOUTS_MAX);
+        let patience = run.plan.timeout * PATIENCE_TIMEOUTS;
+        let in_vain = |since: Instant, last: Instant| now.saturating_duration_since(since.max(last)) > patience;
+        self.tally.silent = self.awaited_since.is_some_and(|since| in_vain(since, self.heard));
+        self.tally.stuck = self.awaited_since.is_some_and(|since| in_vain(since, self.succeeded));
         // Who was refused before anything was given will be refused again.
         let refused = self.tally.refusal.is_some() && self.tally.meter.requests() == 0;
         let late = self.closed.is_some_and(|closed| now > closed + run.plan.timeout);
-        Ok(finished || late || refused || self.tally.silent)
+        Ok(finished || late || refused || self.tally.silent || self.tally.stuck)
     }
 
     /// Does what the kernel says can be done with one connection.
@@ -182,7 +188,13 @@ impl<'r, 'a> Worker<'r, 'a> {
         let link = &mut self.links[event.token().0];
         let events = self.tally.given;
         if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.heard = link.receive(self.run, buffer, &mut self.tally).unwrap_or(self.heard);
+            let requests = self.tally.meter.requests();
+            if let Some(heard) = link.receive(self.run, buffer, &mut self.tally) {
+                self.heard = heard;
+                if self.tally.meter.requests() > requests || link.talk.is_live() {
+                    self.succeeded = heard;
+                }
+            }
         }
         link.send(self.run, &mut self.tally);
         if let Some(beside) = self.run.beside {

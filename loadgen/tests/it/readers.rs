@@ -48,6 +48,7 @@ fn whatever_is_wrong_with_what_they_are_given_has_its_exit_code_and_its_words() 
         (Some(ReaderFault::Garble), "", 1, "INCORRECT", "an answer that cannot be read"),
         (Some(ReaderFault::Refuse), "-d 1h", 4, "", "refused the load: "),
         (Some(ReaderFault::Silence), "-d 1h --timeout 300ms", 3, "UNSTABLE", ""),
+        (Some(ReaderFault::Busy), "-d 1h --timeout 300ms", 4, "UNSTABLE", ""),
         (None, "--slo max<1ns", 99, "", ""),
     ] {
         let end = if options.contains("-d") { "" } else { "--until-tail -d 1s" };
@@ -58,6 +59,13 @@ fn whatever_is_wrong_with_what_they_are_given_has_its_exit_code_and_its_words() 
         assert!(verdict.is_empty() || ran.value("/verdict") == json!(verdict), "{fault:?}: {ran:?}");
         assert_eq!(broker.consumers(), 0, "{fault:?}: nobody is left behind");
     }
+}
+
+#[test]
+fn a_catchup_that_is_cut_off_is_no_whole_one() {
+    let ran = consume(&filled(Some(ReaderFault::Silence)), "--consumers 2 --until-tail -d 100ms --timeout 2s");
+    let reason = json!("2 consumers did not come to the tail");
+    assert_eq!((ran.code, ran.value("/verdict"), ran.value("/reason")), (0, json!("UNSTABLE"), reason), "{ran:?}");
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(crate) enum ReaderFault {
     Repeat(u64),
     /// They may not read.
     Refuse,
+    /// They shall try again later.
+    Busy,
     /// They get no answer.
     Silence,
     /// What they get is not JSON.
@@ -47,6 +49,7 @@ pub(super) fn next(state: &mut State, group: &str, consumer: &str, request: &Req
     let fault = state.manners.readers;
     match fault {
         Some(ReaderFault::Refuse) => return Next::Answer(Answer::problem(403, "consumer_suspended", "none")),
+        Some(ReaderFault::Busy) => return Next::Answer(Answer::busy()),
         Some(ReaderFault::Silence) => return Next::Never,
         Some(ReaderFault::Garble) => return Next::Answer(Answer::of(200, b"{")),
         _ => {}
