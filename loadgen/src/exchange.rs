@@ -69,7 +69,7 @@ struct Again {
 
 /// What an answer that is no success says (RFC 9457 with the broker's fields).
 #[derive(Default, Deserialize)]
-struct Problem {
+pub(crate) struct Problem {
     code: Option<String>,
     title: Option<String>,
     detail: Option<String>,
@@ -327,7 +327,8 @@ impl Stored {
 }
 
 impl Problem {
-    fn in_words(&self, status: u16) -> String {
+    /// The same for people.
+    pub(crate) fn in_words(&self, status: u16) -> String {
         let parts = [self.code.as_deref(), self.title.as_deref(), self.detail.as_deref()];
         let words: Vec<&str> = parts.into_iter().flatten().collect();
         if words.is_empty() { format!("status {status}") } else { format!("{status} {}", words.join(": ")) }

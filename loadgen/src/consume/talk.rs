@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::plan::{ConsumePlan, Kind};
 use super::tally::Tally;
+use crate::exchange::Problem;
 use crate::flight::Flight;
 use crate::incoming::Whole;
 use crate::sample::{Clock, ErrorKind};
@@ -29,7 +30,7 @@ pub(super) struct Talk<'p> {
     expected: Option<u64>,
     /// Offset behind the last one that was acked.
     acked_next: Option<u64>,
-    /// Whether the last answer reached the tail.
+    /// Whether it waits at the tail: it began there, or the last answer reached it.
     at_tail: bool,
     /// When the next ack, or query, is planned.
     due: Instant,
@@ -49,7 +50,7 @@ struct Asked {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// For events; whether nothing was there the last time.
+    /// For events; whether it may have to wait for them.
     Next {
         waited: bool,
     },
@@ -95,7 +96,8 @@ impl<'p> Talk<'p> {
             asked: None,
             expected: None,
             acked_next: None,
-            at_tail: false,
+            // There is nothing to be had at once.
+            at_tail: plan.start == "latest",
             due: first,
             not_before: None,
             complete: false,
@@ -222,7 +224,8 @@ impl<'p> Talk<'p> {
             let kind = ErrorKind::Status(whole.status);
             tally.meter.error(kind);
             if !kind.is_busy() {
-                let words = || format!("{}: {} {}", self.name, whole.status, String::from_utf8_lossy(&whole.body));
+                let problem: Problem = serde_json::from_slice(&whole.body).unwrap_or_default();
+                let words = || format!("{}: {}", self.name, problem.in_words(whole.status));
                 tally.refusal.get_or_insert_with(words);
             }
             self.not_before = Some(now + RETRY_PAUSE);
@@ -264,14 +267,14 @@ impl<'p> Talk<'p> {
         tally.given += batch.events.len() as u64;
         tally.meter.at(now).events += batch.events.len() as u64;
         match (answered, batch.events.first()) {
-            (Some(took), _) => tally.time(Clock::Answer, took, now),
+            (Some(took), Some(_)) => tally.time(Clock::Answer, took, now),
             (None, Some(first)) => {
                 if let Ok(received) = first.received.parse::<jiff::Timestamp>() {
                     let age = jiff::Timestamp::now().duration_since(received);
                     tally.time(Clock::Delivery, age.try_into().unwrap_or_default(), now);
                 }
             }
-            (None, None) => {}
+            (_, None) => {}
         }
         // What went with this question is acked.
         if self.plan.kind == Kind::Read {
@@ -359,6 +362,35 @@ mod tests {
         let times = [Clock::Answer, Clock::Delivery, Clock::Ack].map(|clock| tally.sample().times.of(clock).len());
         assert_eq!((tally.sample().events, tally.sample().requests, tally.acks, times), (3, 3, 1, [1, 1, 1]));
         assert_eq!((tally.lost, tally.repeated), (0, 0));
+    }
+
+    #[test]
+    fn a_wait_for_events_is_no_time_of_an_answer() {
+        for (start, given, expected) in [
+            ("earliest", [0].as_slice(), [1, 0]),
+            ("earliest", &[], [0, 0]),
+            ("latest", &[0], [0, 1]),
+            ("latest", &[], [0, 0]),
+        ] {
+            let plan = ConsumePlan { start: start.into(), ..plan(Kind::Read) };
+            let now = Instant::now();
+            let (mut talk, mut tally) = (Talk::new(&plan, "c".into(), now, None), tally());
+            said(&mut talk, now, true);
+            talk.hear(&batch(given, true, None), now, &mut tally);
+            tally.meter.publish();
+            let times = [Clock::Answer, Clock::Delivery].map(|clock| tally.sample().times.of(clock).len());
+            assert_eq!(times, expected, "{start} {given:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_words() {
+        let (plan, now) = (plan(Kind::Idle), Instant::now());
+        let (mut talk, mut tally) = (Talk::new(&plan, "c".into(), now, None), tally());
+        said(&mut talk, now, true);
+        let body = br#"{"code":"no_group","title":"Not found","detail":"there is no group `g`","effect":"none"}"#;
+        talk.hear(&Whole { status: 404, close: false, body: body.to_vec() }, now, &mut tally);
+        assert_eq!(tally.refusal.as_deref(), Some("c: 404 no_group: Not found: there is no group `g`"));
     }
 
     #[test]
