@@ -92,17 +92,25 @@ pub fn find_max(plan: &mut Plan, arrivals: Arrivals, guess: Option<f64>, control
             (most / 2.0).max(RATE_MIN)
         }
     };
-    search(guess, control, |events_per_second| {
-        let requests_per_second = events_per_second / f64::from(plan.batch);
-        let stages = vec![Stage { length: Duration::ZERO, requests_per_second }];
-        plan.open_loop = Some(OpenLoop { stages, arrivals });
+    let batch = f64::from(plan.batch);
+    let at = |events_per_second: f64| {
+        let stages = vec![Stage { length: Duration::ZERO, requests_per_second: events_per_second / batch }];
+        Some(OpenLoop { stages, arrivals })
+    };
+    let found = search(guess, control, |events_per_second| {
+        plan.open_loop = at(events_per_second);
         if let Some(producer) = &mut plan.producer {
             producer.epoch += 1;
         }
         let (results, code) = run(plan, control)?;
         let objectives = results.objectives(plan);
         Ok(Ran { results, code, objectives })
-    })
+    })?;
+    if let Some(met) = found.met {
+        // Of all the runs this is the one that is told of.
+        plan.open_loop = at(met);
+    }
+    Ok(found)
 }
 
 /// Runs at one rate after the other until the highest that meets is known, or the search was interrupted.

@@ -106,3 +106,14 @@ fn a_search_that_finds_no_rate_says_so() {
         assert!(ran.stderr.contains(part), "{part:?}: {ran:?}");
     }
 }
+
+#[test]
+fn what_is_told_of_a_search_is_all_of_its_best_run() {
+    let ran = against(&Broker::honest(), "-c 1 --find-max --slo p99<1h --rate 100 -d 200ms");
+    let rate = |text: &str| text.split(" events/s").next().unwrap().replace(' ', "");
+    let met = ran.stderr.split("highest rate: ").nth(1).map(rate);
+    // Where none was good enough, it is the last.
+    let tried = ran.stderr.lines().rfind(|line| line.contains("p99<1h")).map(rate);
+    let planned = ran.value("/plan/events_per_second").as_f64().unwrap();
+    assert_eq!(format!("{planned:.0}"), met.or(tried).unwrap(), "{ran:?}");
+}
