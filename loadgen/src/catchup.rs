@@ -2,13 +2,14 @@
 //! summary is that of the reading; the filling is told on stderr.
 
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::api::{Api, ApiError};
 use crate::cli::CatchupArguments;
 use crate::consume;
 use crate::plan::Plan;
-use crate::process::conduct;
+use crate::process::{conduct, exit};
 use crate::produce::{run, tell_faults};
 use crate::summary;
 
@@ -22,6 +23,7 @@ pub fn main(arguments: &CatchupArguments) -> ExitCode {
         }
         eprintln!("{}", summary::text(&plan, &results));
         match code {
+            0 if control.stop.load(Ordering::Relaxed) => Ok(exit::INTERRUPTED),
             0 => consume::conclude(&readers, control, arguments.produce.output, arguments.produce.out.as_deref()),
             code => Ok(code),
         }

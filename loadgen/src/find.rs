@@ -86,9 +86,12 @@ pub fn find_max(plan: &mut Plan, arrivals: Arrivals, guess: Option<f64>, control
         Some(guess) => guess,
         None => {
             plan.open_loop = None;
-            let (results, _) = run(plan, control)?;
+            let (results, code) = run(plan, control)?;
             let most = results.rate(results.sample.events as f64);
             eprintln!("closed loop  {} events/s", rate(most));
+            if control.stop.load(Ordering::Relaxed) {
+                return Ok(Found { results, code, met: None, missed: None, limit: String::new() });
+            }
             (most / 2.0).max(RATE_MIN)
         }
     };

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use thiserror::Error;
 
 use crate::api::{Api, ApiError};
@@ -18,6 +20,9 @@ use crate::cli::{Output, UsageError};
 use crate::report::{Folder, Part, Report};
 use crate::target::Target;
 use crate::worker::Control;
+
+/// Signals this close to the first are the same one, sent twice: `timeout`, for one, tells a process and then its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Exit codes; 0 is success.
 pub mod exit {
@@ -106,13 +111,18 @@ pub fn conduct<P>(
     code.into()
 }
 
-/// The first signal ends the load and leaves verification and summary; the second ends the process.
+/// The first signal ends the load and leaves verification and summary; one after it ends the process.
 fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        // The order matters: the shutdown looks at the flag before this signal sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(stop))?;
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
-    }
+    let (mut signals, stop) = (Signals::new([SIGINT, SIGTERM])?, Arc::clone(stop));
+    std::thread::spawn(move || {
+        let mut first = None;
+        for _ in &mut signals {
+            let since = *first.get_or_insert_with(Instant::now);
+            if stop.swap(true, Ordering::Relaxed) && since.elapsed() > SAME_SIGNAL {
+                std::process::exit(exit::INTERRUPTED.into());
+            }
+        }
+    });
     Ok(())
 }
 

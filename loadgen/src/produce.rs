@@ -45,8 +45,13 @@ pub fn main(arguments: &ProduceArguments) -> ExitCode {
             let guess = arguments.rate.map(|rate| rate as f64);
             let found = find_max(&mut plan, arguments.arrivals, guess, control)?;
             eprintln!("{}", found.sentence());
-            let missed = if found.met.is_some() { found.code } else { exit::MISSED };
-            (found.results, if found.code == 0 { missed } else { found.code })
+            let code = match (found.code, found.met) {
+                // What was cut short missed nothing.
+                (0 | exit::MISSED, None) if control.stop.load(Ordering::Relaxed) => 0,
+                (0, None) => exit::MISSED,
+                (code, _) => code,
+            };
+            (found.results, code)
         } else {
             run(&plan, control)?
         };

@@ -2,13 +2,13 @@
 //! unless the broker drops repeats.
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::fake::{Broker, Fault, Manners};
-use crate::runs::{against, command, run};
+use crate::runs::{against, command, loadgen, run};
 
 #[test]
 fn lost_connections_leave_unknown_outcomes_and_no_faults() {
@@ -136,20 +136,68 @@ fn nobody_there_is_exit_code_three() {
     );
 }
 
+/// What a run leaves that gets a signal, so many times without a pause, once some events are stored.
+fn interrupted(broker: &Broker, mut command: Command, name: &str, times: usize) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    while broker.stored("load").len() < 10 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it was interrupted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, name, times);
+    child.wait_with_output().unwrap()
+}
+
+/// Sends a signal, so many times without a pause.
+fn signal(child: &Child, name: &str, times: usize) {
+    let ids = vec![child.id().to_string(); times];
+    assert!(Command::new("kill").arg(format!("-{name}")).args(ids).status().unwrap().success());
+}
+
+#[test]
+fn a_second_signal_ends_the_process() {
+    let broker = Broker::with_faults((11..1000).map(|n| (n, Fault::Stall)));
+    let mut options = command(&format!("--url {} --group load -c 1 -d 1h --timeout 1h", broker.url()));
+    let mut child = options.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    while broker.stored("load").len() < 10 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it was interrupted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Sooner it would be the same one, sent twice; and a busy machine hears of it late.
+    for _ in 0..20 {
+        signal(&child, "INT", 1);
+        std::thread::sleep(Duration::from_millis(700));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+    }
+    assert!(child.try_wait().unwrap().is_some(), "it does not wait for answers any more");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0));
+}
+
+#[test]
+fn an_interrupt_ends_a_search_and_a_catchup_too() {
+    let broker = Broker::honest();
+    let search = "-c 2 -d 1m --find-max --slo p99<1us -o json";
+    let output = interrupted(&broker, command(&format!("--url {} --group load {search}", broker.url())), "INT", 1);
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["verify"]["verified"], json!(broker.stored("load").len()), "it is that of the run under way");
+    let broker = Broker::honest();
+    let mut catchup = loadgen();
+    catchup.args(["catchup", "--url", &broker.url(), "--group", "load", "-c", "2", "-d", "1m"]);
+    let output = interrupted(&broker, catchup, "INT", 1);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0), "nothing was read: {output:?}");
+}
+
 #[test]
 fn an_interrupt_ends_the_load_but_not_the_verification() {
-    for signal in ["INT", "TERM"] {
+    // Some that end a process tell its whole group as well, so that it is told twice.
+    for (name, times) in [("INT", 1), ("TERM", 1), ("INT", 2), ("TERM", 2)] {
         let broker = Broker::honest();
-        let mut options = command(&format!("--url {} --group load -c 2 -d 1m -o json", broker.url()));
-        let mut child = options.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        while broker.stored("load").len() < 10 {
-            assert_eq!(child.try_wait().unwrap(), None, "it ended before it was interrupted");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(130));
+        let options = format!("--url {} --group load -c 2 -d 1m -o json", broker.url());
+        let output = interrupted(&broker, command(&options), name, times);
+        assert_eq!(output.status.code(), Some(130), "{name} {times}");
         let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(summary["verify"]["state"], json!("ok"));
         assert_eq!(summary["verify"]["verified"], json!(broker.stored("load").len()));
