@@ -1,6 +1,7 @@
 //! Reports of loadgen's profiles against the broker follow the schema that `loadgen schema` prints.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -57,5 +58,88 @@ fn every_profile_leaves_a_report_that_follows_the_schema() {
         let mut names: Vec<_> = names.collect();
         names.sort();
         assert_eq!(names, expected, "{options}");
+        for (part, told) in parts_of(&report) {
+            let name = if part.is_empty() { "series.csv".to_owned() } else { format!("series-{part}.csv") };
+            let table = fs::read_to_string(directory.path().join(name)).unwrap();
+            let points = if part.is_empty() { &report["series"] } else { &report["series_of"][part] };
+            sums_agree(points, &told["measured"], &format!("{options}, part {part:?}"));
+            table_agrees(&table, points, &format!("{options}, part {part:?}"));
+            clocks_agree(&report, part, told, directory.path());
+        }
     }
+}
+
+/// The parts of a run, by the names of their series, and what the summary tells of each.
+fn parts_of(report: &Value) -> Vec<(&str, &Value)> {
+    let summary = &report["summary"];
+    if summary["profile"] != "mixed" {
+        return vec![("", summary)];
+    }
+    let others = report["series_of"].as_object().unwrap().keys().map(|name| (name.as_str(), &summary[name]));
+    [("", &summary["services"])].into_iter().chain(others).collect()
+}
+
+/// Second by second it is as much as on the whole.
+fn sums_agree(points: &Value, measured: &Value, what: &str) {
+    let answers = if measured["answers"].is_null() { "requests" } else { "answers" };
+    for (field, whole) in [("events", "events"), ("bytes", "bytes"), ("requests", answers)] {
+        let sum: u64 = points.as_array().unwrap().iter().map(|point| point[field].as_u64().unwrap()).sum();
+        assert_eq!(json!(sum), measured[whole], "{what}: {field}");
+    }
+}
+
+/// A table holds what the points do, and nothing where they have nothing.
+fn table_agrees(table: &str, points: &Value, what: &str) {
+    let mut rows = table.lines().map(|line| line.split(','));
+    let columns: Vec<&str> = rows.next().unwrap().collect();
+    let rows: Vec<Vec<&str>> = rows.map(Iterator::collect).collect();
+    assert_eq!(rows.len(), points.as_array().unwrap().len(), "{what}: {table}");
+    for (row, point) in rows.iter().zip(points.as_array().unwrap()) {
+        assert_eq!(row.len(), columns.len(), "{what}: {table}");
+        for (column, cell) in columns.iter().zip(row).filter(|(column, _)| **column != "events_per_second") {
+            let quantile = ["p50", "p90", "p99", "p99_9", "max"]
+                .into_iter()
+                .find_map(|quantile| Some((column.strip_suffix(&format!("_{quantile}_ns"))?, quantile)));
+            let value = match quantile {
+                Some((clock, quantile)) => &point[format!("{clock}_ns")][quantile],
+                None => &point[*column],
+            };
+            assert_eq!(*cell, if value.is_null() { String::new() } else { value.to_string() }, "{what}: {column}");
+        }
+    }
+}
+
+/// Each clock that ran has as many times as there were such answers, and the same percentiles everywhere.
+fn clocks_agree(report: &Value, part: &str, told: &Value, directory: &Path) {
+    let measured = &told["measured"];
+    let page = fs::read_to_string(directory.join("report.html")).unwrap();
+    let mut seen = 0;
+    for clock in ["response", "service", "send_lag", "end_to_end", "answer", "delivery", "ack", "query"] {
+        let label = if part.is_empty() { clock.to_owned() } else { format!("{part}_{clock}") };
+        let Some(times) = report["clocks"].get(&label) else { continue };
+        seen += 1;
+        let count = times["count"].as_u64().unwrap();
+        let expected = match clock {
+            "response" | "service" | "send_lag" => &measured["requests"],
+            "end_to_end" => &told["delivered"]["events"],
+            "ack" => &measured["acks"],
+            "query" => &measured["answers"],
+            // What was held until events came is of the one clock, or the other.
+            _ => &Value::Null,
+        };
+        assert!(expected.is_null() && count > 0 || *expected == count, "{label}: {count}, not {expected}");
+        let summed = if clock == "end_to_end" { &told["delivered"] } else { measured };
+        for (quantile, field) in [("p50", "p50"), ("p99.9", "p99_9"), ("max", "max")] {
+            if let Some(us) = summed[format!("{clock}_us")][quantile].as_f64() {
+                assert_eq!(times["percentiles_ns"][field], (us * 1e3).round() as u64, "{label} {quantile}");
+            }
+        }
+        let text = fs::read_to_string(directory.join(format!("{}.hgrm", label.replace('_', "-")))).unwrap();
+        assert!(text.contains(&format!("Total count    = {count:12}]")), "{label}: {text}");
+        let name = if label == "queries_query" { "query".to_owned() } else { label.replace('_', " ") };
+        let row = page.split(&format!("<tr><th>{name}</th><td>")).nth(1).and_then(|rest| rest.split("</td>").next());
+        let digits: String = row.unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(digits, count.to_string(), "{label} on the page");
+    }
+    assert!(seen > 0 || measured["events"] == 0, "{part}: {measured}");
 }
