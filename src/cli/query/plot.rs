@@ -22,6 +22,11 @@ pub(super) fn draw(columns: &[Column], rows: &[Vec<Value>]) -> Result<Vec<String
     if columns.first().is_none_or(|column| column.name != "ts") {
         return Err(Failure::usage("--plot draws slices: the query needs SAMPLE BY"));
     }
+    if rows.windows(2).any(|pair| pair[0].first() == pair[1].first()) {
+        let detail = "--plot draws a line for each column of numbers, but slices have more rows than one: leave out plain \
+                      columns, or choose one of their values with WHERE";
+        return Err(Failure::usage(detail));
+    }
     let numbers = |place: usize| -> Vec<(f64, f64)> {
         rows.iter().filter_map(|row| Some((seconds(row.first()?)?, row.get(place)?.as_f64()?))).collect()
     };
@@ -130,5 +135,8 @@ mod tests {
     fn what_has_no_slices_or_no_numbers_is_not_drawn() {
         assert!(draw(&columns(&["offset"]), &[vec![json!(1)]]).unwrap_err().message.contains("SAMPLE BY"));
         assert!(draw(&columns(&["ts", "x"]), &[]).unwrap_err().message.contains("no numbers"));
+        let row = |key: &str| vec![json!("2026-11-25T10:00:00Z"), json!(key), json!(1)];
+        let of_keys = draw(&columns(&["ts", "key", "x"]), &[row("a"), row("b")]);
+        assert!(of_keys.unwrap_err().message.contains("plain columns"), "one line would go to and fro between keys");
     }
 }
