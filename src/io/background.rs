@@ -6,7 +6,7 @@
 //! Going last is not enough to make way: the scheduler weighs groups of processes (sessions, services) before the threads in
 //! them, so within a group of its own a thread that goes last takes turns of milliseconds with the kernel's own workers, and
 //! those end synced writes on devices that must be flushed. A thread that sleeps is in nobody's way. So jobs rest for a moment
-//! whenever they ask whether they are still wanted and have run for a while.
+//! whenever they ask whether they are still wanted and have run for a while, and half of the time while others are at work.
 //!
 //! One of them that others keep from its CPU may stand anywhere, within the allocator, too. So what jobs allocated is given
 //! back by jobs: the allocator keeps it under a lock of the thread that it was made by, which nobody else is to wait for.
@@ -28,9 +28,17 @@ const STINT: Duration = Duration::from_micros(50);
 /// It rests at least so long: the thread must have left its CPU before its timer ends, else nobody gets it.
 const REST: Duration = Duration::from_micros(10);
 
+/// While others are at work, and for so long after, it rests for as long as it ran. Measured, with the thread on the CPU where
+/// the kernel ends writes: with 10 µs of rest p99 of commits is nearly twice what it is without a query, with 50 µs the same.
+const OTHERS: Duration = Duration::from_millis(1);
+
+/// How much the others that are to be made way for have done: a number that changes while they are at work.
+pub type Others = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// The threads. They end when it is dropped. What may wait for them is bounded by whoever gives them jobs.
 pub struct Background {
     jobs: mpsc::Sender<Job>,
+    others: Others,
 }
 
 impl Background {
@@ -38,7 +46,7 @@ impl Background {
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(name: &str, cpus: &[usize]) -> io::Result<Self> {
+    pub fn start(name: &str, cpus: &[usize], others: Others) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         for &cpu in cpus {
@@ -58,7 +66,7 @@ impl Background {
                 }
             })?;
         }
-        Ok(Self { jobs })
+        Ok(Self { jobs, others })
     }
 
     /// Drops what jobs made. It also takes a while, if it is much.
@@ -76,14 +84,12 @@ impl Background {
         W: FnOnce(&dyn Fn() -> bool) -> R + Send + 'static,
     {
         let (done, result) = oneshot::channel();
+        let others = Arc::clone(&self.others);
         let job: Job = Box::new(move || {
             if !done.is_closed() {
-                let rested = Cell::new(Instant::now());
+                let pace = Pace::new(&*others);
                 let answer = work(&|| {
-                    if rested.get().elapsed() >= STINT {
-                        std::thread::sleep(REST);
-                        rested.set(Instant::now());
-                    }
+                    pace.rest_if_due();
                     !done.is_closed()
                 });
                 let _ = done.send(answer);
@@ -94,14 +100,61 @@ impl Background {
     }
 }
 
+/// When a job rests, and for how long.
+struct Pace<'o> {
+    others: &'o dyn Fn() -> u64,
+    /// When it rested last.
+    rested: Cell<Instant>,
+    /// What the others had done when they were last seen at work, and when that was.
+    seen: Cell<(u64, Option<Instant>)>,
+}
+
+impl<'o> Pace<'o> {
+    fn new(others: &'o dyn Fn() -> u64) -> Self {
+        Self { others, rested: Cell::new(Instant::now()), seen: Cell::new((others(), None)) }
+    }
+
+    fn rest_if_due(&self) {
+        let now = Instant::now();
+        if now - self.rested.get() >= STINT {
+            std::thread::sleep(self.rest(now));
+            self.rested.set(Instant::now());
+        }
+    }
+
+    fn rest(&self, now: Instant) -> Duration {
+        let done = (self.others)();
+        if done != self.seen.get().0 {
+            self.seen.set((done, Some(now)));
+        }
+        let at_work = self.seen.get().1.is_some_and(|seen| now - seen < OTHERS);
+        if at_work { STINT } else { REST }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_job_rests_for_longer_while_others_are_at_work() {
+        let done = Cell::new(7);
+        let others = || done.get();
+        let pace = Pace::new(&others);
+        let begun = Instant::now();
+        assert_eq!(pace.rest(begun), REST, "nobody else is there");
+        done.set(8);
+        assert_eq!(pace.rest(begun), STINT);
+        assert_eq!(pace.rest(begun + OTHERS / 2), STINT);
+        assert_eq!(pace.rest(begun + OTHERS), REST, "they have ended");
+        done.set(9);
+        assert_eq!(pace.rest(begun + OTHERS), STINT);
+    }
+
+    #[test]
     fn a_job_that_goes_on_and_on_makes_way() {
         let (cpus, _) = system::cpus().unwrap();
-        let background = Background::start("test", &cpus[..1]).unwrap();
+        let background = Background::start("test", &cpus[..1], Arc::new(|| 0)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let left_cpu = || {
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -120,7 +173,7 @@ mod tests {
     #[test]
     fn jobs_run_with_the_lowest_priority_and_learn_that_nobody_waits() {
         let (cpus, _) = system::cpus().unwrap();
-        let background = Background::start("test", &cpus[..1]).unwrap();
+        let background = Background::start("test", &cpus[..1], Arc::new(|| 0)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let policy = |_: &dyn Fn() -> bool| {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();

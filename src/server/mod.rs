@@ -115,14 +115,7 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     let layout = directory.layout.clone();
     let mut warnings = machine_warnings(open_files, cores, cpus.len());
 
-    let broker = Arc::new(Broker {
-        stats: Stats::default(),
-        draining: AtomicBool::new(false),
-        started: began,
-        data: config.data.clone(),
-        queries: Queries::start(&cpus, cores)?,
-        config,
-    });
+    let broker = shared(config, began, layout.shards, &cpus, cores)?;
     let owners: Vec<usize> = (0..usize::from(layout.shards)).map(|shard| shard % cores).collect();
     let (addresses, mailboxes): (Vec<Address>, Vec<_>) =
         (0..cores).map(|_| peers::mailbox(broker.config.limits.queue)).unzip();
@@ -189,6 +182,20 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
     tracing::info!("ended: everything that was answered is on the disk");
     drop(directory);
     Ok(())
+}
+
+/// What all cores have in common.
+fn shared(config: Config, began: Instant, shards: u16, cpus: &[usize], cores: usize) -> io::Result<Arc<Broker>> {
+    let stats = Stats::default();
+    let commits = (0..shards).map(|shard| stats.shard(shard).commits).collect();
+    Ok(Arc::new(Broker {
+        stats,
+        draining: AtomicBool::new(false),
+        started: began,
+        data: config.data.clone(),
+        queries: Queries::start(cpus, cores, commits)?,
+        config,
+    }))
 }
 
 /// Begins the drain at the first signal to end, and ends the process at the second.

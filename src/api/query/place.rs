@@ -12,6 +12,7 @@ use crate::io::background::Background;
 use crate::limits::{QUERY_SHOWN_BYTES_MAX, QUERY_THREADS_MAX};
 use crate::query::plan::Plan;
 use crate::query::run::{Limit, Row, Running, Span};
+use crate::stats::Counter;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,14 +51,16 @@ pub(super) struct Place {
 }
 
 impl Queries {
-    /// Starts the threads, one on each of `cpus` behind those that the cores have, or on all if none is left.
+    /// Starts the threads, one on each of `cpus` behind those that the cores have, or on all if none is left. They make way
+    /// while one of the counters of `commits` goes on.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(cpus: &[usize], cores: usize) -> std::io::Result<Self> {
+    pub fn start(cpus: &[usize], cores: usize, commits: Vec<Counter>) -> std::io::Result<Self> {
         let cpus = cpus.get(cores..).filter(|left| !left.is_empty()).unwrap_or(cpus);
         let cpus = &cpus[..cpus.len().min(QUERY_THREADS_MAX)];
-        Ok(Self { running: Mutex::default(), background: Background::start("query", cpus)? })
+        let commits = Arc::new(move || commits.iter().map(Counter::get).sum());
+        Ok(Self { running: Mutex::default(), background: Background::start("query", cpus, commits)? })
     }
 
     pub(super) fn background(&self) -> &Background {
