@@ -108,6 +108,11 @@ fn a_cut_result_goes_on_exactly_where_it_was_cut() {
         }
         assert_eq!(&found[..], &whole[..], "{query}");
     }
+    for query in ["SELECT offset IN flights LIMIT 0", "SELECT data.n, count() IN flights LIMIT 0"] {
+        let body = json!({ "q": query }).to_string();
+        let answer = client.ask("POST", QUERY, &[("Content-Type", "application/json")], body).json();
+        assert!(answer["rows"] == json!([]) && answer["next"].is_null(), "who asks for nothing has had it: {answer}");
+    }
     // What `now()` was is what it is on every page.
     let count = "SELECT data.n, count() IN flights WHERE received < now() LIMIT 1";
     let page = |client: &mut Client, next: Option<&str>| {

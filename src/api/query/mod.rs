@@ -292,6 +292,7 @@ async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped:
     if next.is_some() && plan.query.limit.is_none() && !tells_next {
         return Err(over("rows", "there are more rows than one answer may have (query.rows): use FROM and TO").into());
     }
-    let next = next.map(|next| next.write(text));
+    // A page without rows would be followed by itself for ever.
+    let next = next.filter(|_| plan.query.limit != Some(0)).map(|next| next.write(text));
     scan.end(next.as_deref()).await
 }
