@@ -335,6 +335,7 @@ mod tests {
         assert!(matches!(connection.socket, Socket::None { .. }), "nothing is sent into a connection that has ended");
         assert!(record.unknown.is_empty());
     }
+
     #[test]
     fn what_was_said_before_no_more_was_taken_is_heard() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

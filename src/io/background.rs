@@ -135,6 +135,7 @@ impl<'o> Pace<'o> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
     fn a_job_rests_for_longer_while_others_are_at_work() {
@@ -149,6 +150,18 @@ mod tests {
         assert_eq!(pace.rest(begun + OTHERS), REST, "they have ended");
         done.set(9);
         assert_eq!(pace.rest(begun + OTHERS), STINT);
+    }
+
+    #[test]
+    fn a_job_that_goes_on_looks_what_others_do() {
+        let (cpus, _) = system::cpus().unwrap();
+        let looks = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&looks);
+        let others = Arc::new(move || counted.fetch_add(1, Ordering::Relaxed));
+        let background = Background::start("test", &cpus[..1], others).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        // It would not end.
+        runtime.block_on(background.run(move |wanted| while looks.load(Ordering::Relaxed) < 3 && wanted() {}));
     }
 
     #[test]

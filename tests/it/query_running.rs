@@ -54,6 +54,7 @@ fn a_query_that_runs_is_listed_with_how_far_it_is() {
     let mut client = broker.client();
     // It waits for the client, somewhere in the middle.
     let query = format!("SELECT * IN flights WHERE data.n >= 0 OR data.n IN ('{}')", "ä".repeat(1000));
+    let before = jiff::Timestamp::now();
     client.send(Client::request("POST", &format!("{QUERY}?id={ID}"), &[NDJSON], &query));
     let head = client.head();
     assert_eq!((head.status, head.header("eddyline-query")), (200, Some(ID)));
@@ -75,7 +76,9 @@ fn a_query_that_runs_is_listed_with_how_far_it_is() {
     assert!(listed["bytes_read"].as_u64().is_some_and(|bytes| bytes > done * 2000), "{listed}");
     assert!(listed["ms"].as_f64().is_some_and(|ms| ms > 0.0), "{listed}");
     let begun: jiff::Timestamp = listed["begun"].as_str().and_then(|text| text.parse().ok()).expect("a time");
-    assert!(begun <= jiff::Timestamp::now(), "{listed}");
+    // It is told in whole microseconds.
+    let earliest = before - jiff::SignedDuration::from_micros(1);
+    assert!(earliest <= begun && begun <= jiff::Timestamp::now(), "{listed}");
     // It goes on, and is gone at its end.
     let mut lines = 0;
     while let Some(chunk) = client.chunk() {
