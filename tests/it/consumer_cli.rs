@@ -2,11 +2,13 @@
 
 use crate::broker::{Broker, PATIENCE, eventually, own_address};
 use crate::program::{Ended, run};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// Runs a client command against that broker.
 fn client(broker: &Broker, arguments: &[&str]) -> Ended {
@@ -186,12 +188,58 @@ fn a_consumer_that_is_followed_survives_restarts_and_leaves_its_session_when_int
     let status = || broker.get("/v1/groups/orders/consumers/billing").json();
     eventually("both are acked", || status()["cursor"]["next"] == 2);
     assert_eq!(status()["session"]["anonymous"], false);
-    let pid = rustix::process::Pid::from_child(&tail);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("the process is there");
+    kill_process(Pid::from_child(&tail), Signal::INT).expect("the process is there");
     eventually("it ends", || tail.try_wait().unwrap().is_some());
     assert_eq!(tail.wait().unwrap().code(), Some(130));
     assert_eq!(status()["session"], Value::Null, "the next one need not wait for a lease to lapse");
     assert_eq!(printed.try_iter().next(), None, "nothing is printed twice");
+}
+
+/// The head of the next request on a connection of its own.
+fn asked(listener: &TcpListener) -> (TcpStream, String) {
+    let (stream, _) = listener.accept().unwrap();
+    let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    while lines.next().is_some_and(|line| !line.is_empty()) {}
+    drop(lines);
+    (stream, first)
+}
+
+#[test]
+fn who_is_interrupted_asks_for_no_other_session_when_its_stream_ends_first() {
+    // A broker that ends the stream before it answers that the session is left, as ours may.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_eddyline"))
+        .args(["tail", "g", "--consumer", "c", "-f", "--url", &url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let expect = |request: &str, answer: &str| {
+        let (mut stream, line) = asked(&listener);
+        assert_eq!(line, format!("{request} HTTP/1.1"));
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{answer}").as_bytes()).unwrap();
+        stream
+    };
+    drop(expect("POST /v1/groups/g/consumers/c/session?wait=20s", "Content-Length: 17\r\n\r\n{\"session\":\"s-1\"}"));
+    let stream = expect("GET /v1/groups/g/consumers/c/stream?session=s-1", "\r\n");
+    let event = r#"{"offset":0,"length":2,"encoding":"text","data":"e0"}"#;
+    writeln!(&stream, "{event}").unwrap();
+    let mut stdout = BufReader::new(tail.stdout.as_mut().unwrap()).lines();
+    assert_eq!(stdout.next().unwrap().unwrap(), "e0");
+    kill_process(Pid::from_child(&tail), Signal::INT).expect("the process is there");
+    let (mut leaving, line) = asked(&listener);
+    assert_eq!(line, "DELETE /v1/groups/g/consumers/c/session?session=s-1 HTTP/1.1");
+    writeln!(&stream, r#"{{"frame":"goaway","reason":"fenced"}}"#).unwrap();
+    drop(stream);
+    // Time to ask again, for a reader that would.
+    std::thread::sleep(Duration::from_millis(300));
+    leaving.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+    let ended = tail.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).as_deref()), (Some(130), Ok("")));
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().map_err(|error| error.kind()).err(), Some(ErrorKind::WouldBlock));
 }
 
 #[test]

@@ -90,7 +90,8 @@ impl<'c> Reader<'c> {
             for _ in 0..INTERRUPTED_WAIT.as_millis() / 10 {
                 if let Ok(session) = session.try_lock() {
                     leave(&client, &path, session.as_deref());
-                    break;
+                    // Still locked: the reader, whose stream ends now, must not ask for another session.
+                    std::process::exit(128 + signal);
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -120,8 +121,8 @@ impl<'c> Reader<'c> {
                 }
                 End::Away(cause) => return Err(self.client.lost(cause).into()),
                 End::Fenced if self.follow => {
-                    output::say("another session reads for this consumer, standing by");
                     self.session().take();
+                    output::say("another session reads for this consumer, standing by");
                     progress = Progress { backoff: BACKOFF_MIN, away: true, ..Progress::default() };
                 }
                 End::Fenced => return Err(refused("another session reads for this consumer now")),
