@@ -127,6 +127,8 @@ pub const QUERY_BYTES_MAX: usize = 32 << 10;
 pub const QUERY_ITEMS_MAX: usize = 256;
 /// Parentheses in one another.
 pub const QUERY_DEPTH_MAX: usize = 32;
+/// Characters of a LIKE pattern between two `%`, if `_` is among them: the bits of a word.
+pub const QUERY_LIKE_PIECE_MAX: usize = u64::BITS as usize;
 /// Steps of a path in an event's data.
 pub const QUERY_PATH_STEPS_MAX: usize = 32;
 /// Rows of one JSON answer when the query has no LIMIT; no more than may be.

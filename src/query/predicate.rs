@@ -5,7 +5,7 @@ use super::lex::Kind;
 use super::like::Pattern;
 use super::parse::Parser;
 use super::syntax::{Column, Comparison, Constant, Predicate, Test};
-use crate::limits::{QUERY_DEPTH_MAX, QUERY_ITEMS_MAX};
+use crate::limits::{QUERY_DEPTH_MAX, QUERY_ITEMS_MAX, QUERY_LIKE_PIECE_MAX};
 
 type Parsed<T> = Result<T, Fault>;
 
@@ -85,8 +85,12 @@ impl Parser<'_, '_> {
             let Some(Kind::Text(pattern)) = self.peek() else {
                 return self.expected("a pattern in single quotes, such as 'web-%'");
             };
+            let Some(pattern) = Pattern::new(pattern) else {
+                let detail = format!("between two `%`, what has `_` is at most {QUERY_LIKE_PIECE_MAX} characters long");
+                return Err(Fault::new("query_too_long", detail, self.place()));
+            };
             self.step();
-            return Ok(maybe_not(negated, Predicate::Test(column, Test::Like(Pattern::new(pattern)))));
+            return Ok(maybe_not(negated, Predicate::Test(column, Test::Like(pattern))));
         }
         if negated {
             return self.expected("IN or LIKE");

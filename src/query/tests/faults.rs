@@ -102,6 +102,7 @@ fn what_is_too_long_or_too_deep_is_refused() {
         "x".repeat(1 << 20),
         format!("SELECT * IN g WHERE offset IN ({}1)", "1,".repeat(300)),
         format!("SELECT {} IN g", vec!["offset"; 300].join(",")),
+        format!("SELECT * IN g WHERE key LIKE '%{}%'", "a_".repeat(33)),
     ] {
         assert_eq!(plan(&text).unwrap_err().code, "query_too_long", "{}", &text[..40]);
     }
