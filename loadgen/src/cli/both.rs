@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Arg, Args};
 
 use super::{CONSUMERS_MAX, ProduceArguments, UsageError};
 use crate::consume::plan::{ConsumePlan, Kind};
@@ -61,7 +61,7 @@ pub struct Readers {
 
 /// Arguments of `loadgen e2e`.
 #[derive(Args, Debug)]
-#[command(after_help = E2E_EXAMPLES)]
+#[command(after_help = E2E_EXAMPLES, mut_args(of_one_group))]
 pub struct E2eArguments {
     /// What is sent.
     #[command(flatten)]
@@ -73,7 +73,7 @@ pub struct E2eArguments {
 
 /// Arguments of `loadgen catchup`.
 #[derive(Args, Debug)]
-#[command(after_help = CATCHUP_EXAMPLES)]
+#[command(after_help = CATCHUP_EXAMPLES, mut_args(of_one_group))]
 pub struct CatchupArguments {
     /// What is filled in.
     #[command(flatten)]
@@ -85,7 +85,7 @@ pub struct CatchupArguments {
 
 /// Arguments of `loadgen mixed`.
 #[derive(Args, Debug)]
-#[command(after_help = MIXED_EXAMPLES)]
+#[command(after_help = MIXED_EXAMPLES, mut_args(of_one_group))]
 pub struct MixedArguments {
     /// What services send.
     #[command(flatten)]
@@ -177,6 +177,12 @@ impl CatchupArguments {
         (readers.tui, readers.watch) = (plan.tui, std::mem::take(&mut plan.watch));
         Ok((plan, readers))
     }
+}
+
+/// Leaves out of the help what [`one_group`] refuses.
+fn of_one_group(argument: Arg) -> Arg {
+    let refused = ["groups", "find_max"].contains(&argument.get_id().as_str());
+    if refused { argument.hide(true) } else { argument }
 }
 
 /// The plan of a load for one group, in one run.

@@ -25,6 +25,9 @@ fn the_command_is_sound_and_its_help_has_examples() {
     for profile in ["produce", "consume", "e2e", "catchup", "mixed"] {
         let help = command.find_subcommand_mut(profile).unwrap().render_long_help().to_string();
         assert!(help.contains("Examples:") && help.contains("EDDYLINE_URL"), "{help}");
+        for of_many_runs in ["--groups ", "--find-max\n"] {
+            assert_eq!(help.contains(of_many_runs), profile == "produce", "{of_many_runs}: {help}");
+        }
     }
 }
 
