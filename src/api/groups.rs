@@ -7,6 +7,7 @@ use super::encode::EventEncoder;
 use super::exchange::Exchange;
 use super::parameters::Parameters;
 use super::problem::Problem;
+use super::tokens;
 use crate::auth::Scope;
 use crate::group::config::GroupConfig;
 use crate::group::name;
@@ -81,6 +82,10 @@ pub async fn one(
             let details = json!({ "group": name, "number": entry.table.number });
             let audit = audit::event(caller, "group.deleted", details);
             context.shards.remove_group(context.lookup.directory(), &entry.table, Some(audit)).await?;
+            // Whoever read it as a consumer is nobody in a group that is called so later.
+            for token in context.tokens.directory().of_consumers(name) {
+                tokens::revoke(context, caller, token).await?;
+            }
             exchange.reply(204).empty();
             Ok(())
         }

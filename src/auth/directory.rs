@@ -149,6 +149,13 @@ impl Directory {
         self.read().tokens.range((start, Bound::Unbounded)).take(limit).map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
+    /// Those that consumers of the group read with.
+    #[must_use]
+    pub fn of_consumers(&self, group: &str) -> Vec<TokenId> {
+        let reads = |token: &Token| token.consumer.is_some() && token.groups.iter().any(|of| &**of == group);
+        self.read().tokens.values().filter(|entry| reads(&entry.token)).map(|entry| entry.token.id).collect()
+    }
+
     /// The first moment behind `now_us` at which a token expires.
     #[must_use]
     pub fn next_expiry_us(&self, now_us: u64) -> Option<u64> {

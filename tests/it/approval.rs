@@ -99,6 +99,27 @@ fn a_manager_is_approved_at_once_and_a_revoked_consumer_is_sent_away_with_its_to
 }
 
 #[test]
+fn a_consumers_token_is_good_for_nothing_in_a_later_group_of_that_name() {
+    let (broker, admin, _) = orders();
+    assert_eq!(broker.ask_as(&admin, "PUT", BILLING, "").status, 201);
+    let old = post(&broker, &admin, "approve", "").json()["token"].as_str().expect("a token").to_owned();
+    let mut reader = broker.client();
+    let bearer = format!("Bearer {old}");
+    reader.send(Client::request("GET", &format!("{BILLING}/stream"), &[("Authorization", &bearer)], ""));
+    assert_eq!(reader.head().status, 200);
+    until(&mut reader, "up_to_date");
+    assert_eq!(broker.ask_as(&admin, "DELETE", "/v1/groups/orders", "").status, 204);
+    until(&mut reader, r#""frame":"goaway","reason":"deleted""#);
+    for (method, target) in [("PUT", "/v1/groups/orders"), ("PUT", BILLING)] {
+        assert_eq!(broker.ask_as(&admin, method, target, "").status, 201, "{method} {target}");
+    }
+    let new = post(&broker, &admin, "approve", "").json()["token"].as_str().expect("another token").to_owned();
+    let next = format!("{BILLING}/next");
+    broker.ask_as(&old, "GET", &next, "").assert_problem(401, "bad_token", "next");
+    assert_eq!(broker.ask_as(&new, "GET", &next, "").status, 200);
+}
+
+#[test]
 fn a_token_that_is_revoked_ends_the_stream_that_reads_with_it() {
     let (broker, admin, _) = orders();
     broker.ask_as(&admin, "PUT", BILLING, "");
