@@ -21,7 +21,7 @@ mod predicate;
 pub mod run;
 pub mod slice;
 pub mod syntax;
-mod time;
+pub mod time;
 pub mod value;
 
 #[cfg(test)]

@@ -109,21 +109,22 @@ fn multiple(origin: u64, length: u64, time: u64) -> Slice {
 }
 
 fn from_origin(origin: u64, length: Length, time: u64) -> Slice {
-    let span = |number: i64| match length {
-        Length::Fixed(_) => Span::new(),
-        Length::Days(days) => Span::new().days(number * i64::from(days)),
-        Length::Months(months) => Span::new().months(number * i64::from(months)),
-    };
     let at = |number: i64| {
+        let span = match length {
+            Length::Fixed(_) => Ok(Span::new()),
+            Length::Days(days) => Span::new().try_days(number * i64::from(days)),
+            Length::Months(months) => Span::new().try_months(number * i64::from(months)),
+        };
         let begun = instant(origin).to_zoned_datetime(TimeZone::UTC);
-        begun.checked_add(span(number)).map_or(u64::MAX, |zoned| zoned.timestamp().as_microsecond() as u64)
+        let begun = span.and_then(|span| begun.checked_add(span));
+        begun.map_or(u64::MAX, |zoned| zoned.timestamp().as_microsecond() as u64)
     };
     let mut number = match length {
         Length::Fixed(length) => return multiple(origin, length, time.max(origin)),
         Length::Days(days) => (time.max(origin) - origin) / (u64::from(days) * DAY_US),
         Length::Months(months) => (time.max(origin) - origin) / (u64::from(months) * 31 * DAY_US),
     } as i64;
-    while at(number + 1) <= time {
+    while at(number + 1) <= time.min(u64::MAX - 1) {
         number += 1;
     }
     Slice { start: at(number), end: at(number + 1) }

@@ -31,7 +31,13 @@ pub(super) fn time(text: &str) -> Option<u64> {
 /// A time so long before or behind another one, if the calendar knows it: from 1970 to the year 9999.
 pub(super) fn moved(time: u64, sign: &str, length: u64) -> Option<u64> {
     let moved = if sign == "-" { time.checked_sub(length) } else { time.checked_add(length) };
-    moved.filter(|&time| i64::try_from(time).is_ok_and(|time| Timestamp::from_microsecond(time).is_ok()))
+    moved.filter(|&time| is_known(time))
+}
+
+/// Whether the calendar knows the time, µs since 1970.
+#[must_use]
+pub fn is_known(time: u64) -> bool {
+    i64::try_from(time).is_ok_and(|time| Timestamp::from_microsecond(time).is_ok())
 }
 
 /// Reads a length: a whole number, or none for 1, and a unit.

@@ -6,6 +6,7 @@ use super::Range;
 use crate::http::{Head, Known, Method};
 use crate::query::Fault;
 use crate::query::run::Span;
+use crate::query::time;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -97,7 +98,8 @@ impl Next {
         let span = Span { from: number()?, to: number()?, settled: number()? };
         let now_us = number()?;
         let same = fields.next() == Some(&*format!("{:08x}", crc32fast::hash(text.as_bytes())));
-        if !same || fields.next().is_some() || from > upto || span.from > span.to {
+        let known = [span.from, span.to, span.settled, now_us].into_iter().all(time::is_known);
+        if !same || fields.next().is_some() || from > upto || span.from > span.to || !known {
             return Err(bad());
         }
         Ok(Self { kind, number: count, range: Range { from, upto, span, now_us } })
@@ -119,6 +121,26 @@ mod tests {
             for cut in 0..text.len() {
                 assert!(Next::read(&text[..cut], "SELECT").is_err());
             }
+        }
+    }
+
+    #[test]
+    fn a_next_that_nobody_gave_is_refused() {
+        let last = 253_402_207_200_000_000_u64;
+        for (fields, sound) in [
+            (["0", "3", "9", "10", "20", "15", "30"], true),
+            (["0", "3", "9", "10", "20", "25", "30"], true),
+            (["0", "3", "9", "10", &last.to_string(), "15", "30"], true),
+            (["0", "9", "3", "10", "20", "15", "30"], false),
+            (["0", "3", "9", "20", "10", "15", "30"], false),
+            (["0", "3", "9", "10", &(last + 1).to_string(), "15", "30"], false),
+            (["0", "3", "9", "10", "20", "18446744073709551615", "30"], false),
+            (["0", "3", "9", "10", "20", "15", "18446744073709551615"], false),
+            (["0", "3", "9", "10", "20", "15", "18446744073709551616"], false),
+            (["0", "3", "9", "10", "20", "15", "-30"], false),
+        ] {
+            let next = format!("o-{}-{:08x}", fields.join("-"), crc32fast::hash(b"SELECT"));
+            assert_eq!(Next::read(&next, "SELECT").is_ok(), sound, "{next}");
         }
     }
 }

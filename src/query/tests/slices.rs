@@ -140,6 +140,13 @@ fn slices_may_begin_at_the_first_event() {
     by_month.begin_at(at("2026-01-31T10:00:00Z"));
     let slice = by_month.of(at("2026-03-01T00:00:00Z"));
     assert_eq!(slice, Slice { start: at("2026-02-28T10:00:00Z"), end: at("2026-03-31T10:00:00Z") });
+    for length in ["1d", "10000y", "3652425d"] {
+        let mut long = slicer(&format!("{length} ALIGN TO FIRST OBSERVATION"));
+        long.begin_at(DAY);
+        for time in [at("9999-12-30T00:00:00Z"), u64::MAX - 1, u64::MAX] {
+            assert_eq!(long.of(time).end, u64::MAX, "{length}");
+        }
+    }
 }
 
 /// Events at minutes 1, 2 (twice) and 5 of a day, with delays.
