@@ -6,7 +6,7 @@ use super::syntax::{Align, Column, Expression, Fill, Function, Item, Query, Samp
 use super::time;
 use super::value::{Path, Step};
 use crate::limits::{QUERY_BYTES_MAX, QUERY_ITEMS_MAX, QUERY_PATH_STEPS_MAX};
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use std::ops::Range;
 
 /// Reads a query; `now()` in it is `now_us`.
@@ -425,7 +425,9 @@ impl<'t, 'p> Parser<'t, 'p> {
             return self.expected("a time zone in quotes, such as 'Europe/Berlin'");
         };
         self.step();
-        match TimeZone::get(name) {
+        // The data that is part of the program: the host's would be searched for in files, here and now, and slices would be
+        // other ones on another host.
+        match TimeZoneDatabase::bundled().get(name) {
             Ok(zone) => Ok(Align::Calendar(zone)),
             Err(_) => self.fault("unknown_name", format!("there is no time zone {name:?}"), place),
         }

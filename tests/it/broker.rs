@@ -182,6 +182,11 @@ impl Broker {
         self.directory.path().join("eddyline.toml")
     }
 
+    /// Where it would find the host's time zones.
+    pub(crate) fn zoneinfo(&self) -> PathBuf {
+        self.directory.path().join("zoneinfo")
+    }
+
     /// What it said so far.
     pub(crate) fn log(&self) -> String {
         self.running().log()
@@ -273,6 +278,7 @@ impl Running {
             .arg(data)
             .env_clear()
             .env("SIMULATED_TIME", directory.join("time"))
+            .env("TZDIR", directory.join("zoneinfo"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

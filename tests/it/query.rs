@@ -325,6 +325,26 @@ fn a_slice_that_is_not_partial_has_all_its_events() {
     });
 }
 
+/// Zones are those that the program was built with.
+#[test]
+fn slices_are_the_same_whatever_the_host_says_of_time_zones() {
+    let broker = ten();
+    // As the host has it, a zone that is always five and a half hours ahead (RFC 9636).
+    let counts = [0_u32, 0, 0, 0, 1, 1].map(u32::to_be_bytes).concat();
+    let block = [&b"TZif2"[..], &[0; 15], &counts, &19_800_u32.to_be_bytes(), &[0; 3]].concat();
+    let zone = [&block[..], &block, b"\n<+0530>-5:30\n"].concat();
+    for name in ["Europe/Berlin", "Europe/Atlantis"] {
+        let path = broker.zoneinfo().join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        std::fs::write(path, &zone).expect("a zone");
+    }
+    let mut client = broker.client();
+    let query = |zone| format!("SELECT count() IN flights SAMPLE BY 1d ALIGN TO CALENDAR TIME ZONE '{zone}'");
+    let day = rows(&mut client, &query("Europe/Berlin"))[0][0].as_str().expect("a time").to_owned();
+    assert!(day.ends_with("T22:00:00.000000Z") || day.ends_with("T23:00:00.000000Z"), "midnight in Berlin: {day}");
+    ask(&mut client, &query("Europe/Atlantis")).assert_problem(400, "unknown_name", "a zone of the host alone");
+}
+
 /// What is received before a FROM that is yet to come is not shown, nor counted.
 #[test]
 fn what_follows_begins_at_from_also_if_that_is_to_come() {

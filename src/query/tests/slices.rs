@@ -4,7 +4,7 @@ use super::{Cell, DAY, MEMORY, Row, SECOND, Stored, plan, rows, taken};
 use crate::query::run::{Limit, Running, Span};
 use crate::query::slice::{Slice, Slicer};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::tz::TimeZoneDatabase;
 
 fn at(time: &str) -> u64 {
     time.parse::<Timestamp>().unwrap().as_microsecond() as u64
@@ -104,8 +104,8 @@ fn a_day_whose_end_comes_twice_ends_once() {
     let zone = "ALIGN TO CALENDAR TIME ZONE 'America/St_Johns'";
     // At 00:01 on 2010-11-07 it was 23:01 on 2010-11-06 again.
     let again = at("2010-11-07T02:31:00Z") + 10 * 60 * SECOND;
-    let local =
-        TimeZone::get("America/St_Johns").unwrap().to_datetime(Timestamp::from_microsecond(again as i64).unwrap());
+    let zone_of_day = TimeZoneDatabase::bundled().get("America/St_Johns").unwrap();
+    let local = zone_of_day.to_datetime(Timestamp::from_microsecond(again as i64).unwrap());
     assert_eq!(local.to_string(), "2010-11-06T23:11:00");
     let midnight = at("2010-11-07T02:30:00Z");
     for length in ["15m", "1h", "6h", "d", "w", "M"] {
