@@ -72,7 +72,7 @@ impl Position {
         }
     }
 
-    /// The offset that is meant, as things are now.
+    /// The offset that is meant in a group that has this range.
     ///
     /// # Errors
     /// When the group is gone or cannot be read.
@@ -89,7 +89,7 @@ impl Position {
             }
             Self::Last(count) => {
                 let (shard, group) = (entry.table.shard, entry.table.number);
-                shards.ask(shard, move |shard| Box::pin(async move { shard.back(group, count) })).await
+                shards.ask(shard, move |shard| Box::pin(async move { shard.back(group, range.tail, count) })).await
             }
             Self::Time(time) => first(shards, entry, time, |_, received_us| received_us >= time).await,
             // An id's milliseconds run ahead of its time only where a counter overflowed: look one earlier.

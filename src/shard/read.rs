@@ -87,13 +87,13 @@ impl Shard {
         Ok(self.state.borrow().member(group)?.group.gaps.clone())
     }
 
-    /// The offset `count` events before the tail, or the earliest: gaps hold no events.
+    /// The offset `count` events before `offset`, or the earliest: gaps hold no events.
     ///
     /// # Errors
     /// When the group is not there or was deleted.
-    pub fn back(&self, group: u32, count: u64) -> Result<u64, Fault> {
-        let Range { earliest, tail } = self.range(group)?;
-        Ok(self.state.borrow().member(group)?.group.gaps.back(tail, count).max(earliest))
+    pub fn back(&self, group: u32, offset: u64, count: u64) -> Result<u64, Fault> {
+        let Range { earliest, .. } = self.range(group)?;
+        Ok(self.state.borrow().member(group)?.group.gaps.back(offset, count).max(earliest))
     }
 
     /// An offset at or before the first event received at or after `received_us`, close to it; the tail if there is none.

@@ -209,7 +209,17 @@ fn check_span(span: Span, longest: Duration) -> Result<(), Problem> {
 }
 
 /// Finds the offsets that the query's times mean, exactly, and the times where it names none.
-async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan, now_us: u64) -> Result<Range, Problem> {
+async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan, now_us: u64) -> Result<Range, Fault> {
+    loop {
+        match look(context, entry, plan, now_us).await {
+            // Retention went on meanwhile.
+            Err(Fault::Gone { .. }) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn look(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan, now_us: u64) -> Result<Range, Fault> {
     let (shards, group) = (&context.shards, entry.table.number);
     let cursor = |offset| Cursor::new(Rc::clone(shards), entry.table.shard, group, offset);
     // First, so that all of it is in what is there.
@@ -224,35 +234,41 @@ async fn resolve(context: &Rc<Context>, entry: &Arc<Entry>, plan: &Plan, now_us:
         None => there.tail,
     };
     let last = Position::Last(1).resolve(shards, entry, there).await?;
-    let behind_last = received(cursor(last)).await?.map(|last| last + 1);
+    let last = received(cursor(last), there.tail).await?;
     let first = match plan.query.from {
         Some(from) => from,
-        None => received(cursor(there.earliest)).await?.unwrap_or(now_us).min(plan.query.to.unwrap_or(u64::MAX)),
+        None => {
+            let first = received(cursor(there.earliest), there.tail).await?;
+            first.unwrap_or(now_us).min(plan.query.to.unwrap_or(u64::MAX))
+        }
     };
-    let to = plan.query.to.unwrap_or(behind_last.unwrap_or(first).max(first));
-    // While something is under way, events may still come right behind the last one.
-    let settled = visible.map_or(behind_last, |(now_us, _)| Some(now_us)).unwrap_or(first);
+    let to = plan.query.to.unwrap_or(last.map_or(first, |last| first.max(last + 1)));
+    // While something is under way, more may come in the last event's very microsecond.
+    let settled = visible.map(|(now_us, _)| now_us).or(last).unwrap_or(first);
     let settled = plan.query.to.map_or(settled, |to| settled.min(to));
     Ok(Range { from: from.min(upto), upto, span: Span { from: first, to, settled }, now_us })
 }
 
-/// When the first event from the cursor on was received.
-async fn received(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
+/// When the first event from the cursor on was received, if it is before `upto`.
+async fn received(mut cursor: Cursor, upto: u64) -> Result<Option<u64>, Fault> {
     let mut frames = Frames::default();
-    loop {
+    while cursor.offset() < upto {
         match cursor.read(&mut frames).await {
-            Ok(false) | Err(Fault::BehindTail { .. }) => return Ok(None),
+            Ok(true) => {}
+            Ok(false) => break,
             Err(Fault::Lost { to, .. }) => {
                 cursor.advance(to);
                 continue;
             }
-            other => other?,
-        };
+            Err(fault) => return Err(fault),
+        }
         let events = frames.iter().flat_map(|frame| frame.events());
         let mut events = events.map(|event| event.map_err(|fault| cursor.corrupt(&fault)));
         let event = events.find(|event| event.as_ref().map_or(true, |event| event.offset >= cursor.offset()));
-        return event.transpose().map(|event| event.map(|event| event.received_us));
+        let event = event.transpose()?.filter(|event| event.offset < upto);
+        return Ok(event.map(|event| event.received_us));
     }
+    Ok(None)
 }
 
 /// Runs the query and writes all of its answer.
