@@ -73,7 +73,7 @@ fn index(criterion: &mut Criterion) {
     for place in 0..4096_u64 {
         let header =
             eddyline::log::frame::FrameHeader { first_offset: place * 500, first_received_us: place * 1000, ..header };
-        index.note(&header, 64 + place * (64 << 10), 60 << 10);
+        index.note(&header, 64 + place * (64 << 10), Some(60 << 10));
     }
     let mut group = criterion.benchmark_group("index");
     group.throughput(Throughput::Elements(1));

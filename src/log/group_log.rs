@@ -327,7 +327,7 @@ impl GroupLog {
             self.index_complete = true;
         }
         let active = self.segments.back_mut().expect("a group's first frame begins a segment");
-        self.index.note(header, active.end, data_bytes);
+        self.index.note(header, active.end, Some(data_bytes));
         let frame = TailFrame {
             entry,
             first_offset: header.first_offset,

@@ -36,7 +36,7 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
-    /// Bytes of data of the events from there to the next entry; `None` where not all of them could be read.
+    /// Bytes of data of the events from there to the next entry; `None` where not all of them were found whole.
     #[must_use]
     pub fn data_bytes(&self) -> Option<u64> {
         (self.data_bytes != UNKNOWN).then(|| self.data_bytes.into())
@@ -50,8 +50,9 @@ pub struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    /// Takes note of a frame at `position` whose events have so many bytes of data; frames come in ascending order.
-    pub fn note(&mut self, header: &FrameHeader, position: u64, data_bytes: u64) {
+    /// Takes note of a frame at `position` whose events have so many bytes of data, if they are whole; frames come in
+    /// ascending order.
+    pub fn note(&mut self, header: &FrameHeader, position: u64, data_bytes: Option<u64>) {
         let far = |last: &IndexEntry| position - u64::from(last.position) >= INDEX_STRIDE_BYTES;
         if self.entries.last().is_none_or(far) {
             self.entries.push(IndexEntry {
@@ -62,7 +63,9 @@ impl SegmentIndex {
             });
         }
         if let Some(last) = self.entries.last_mut() {
-            last.data_bytes += data_bytes as u32;
+            // What is whole behind damage does not make up for it.
+            let sum = last.data_bytes().zip(data_bytes).map(|(sum, data_bytes)| sum + data_bytes);
+            last.data_bytes = sum.map_or(UNKNOWN, |sum| sum as u32);
         }
     }
 
@@ -206,7 +209,9 @@ impl<'i> Comparison<'i> {
     }
 
     fn end_entry(&mut self) {
-        self.agrees &= self.at.take().is_none_or(|(entry, sum)| u64::from(entry.data_bytes) == sum);
+        // What it does not know it does not tell wrong.
+        let told = |(entry, sum): (&IndexEntry, u64)| entry.data_bytes().is_none_or(|told| told == sum);
+        self.agrees &= self.at.take().is_none_or(told);
     }
 
     /// Whether the index told of these frames and of no others.
@@ -247,7 +252,7 @@ mod tests {
         let mut index = SegmentIndex::default();
         for frame in 0..100_u64 {
             // Times stand still for ten frames, so equal times span index entries.
-            index.note(&header(1000 + frame, frame / 10 * 100), 64 + frame * 10_000, 9_000);
+            index.note(&header(1000 + frame, frame / 10 * 100), 64 + frame * 10_000, Some(9_000));
         }
         index
     }
@@ -272,6 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_is_not_whole_leaves_its_block_unknown_and_no_other() {
+        for hurt in 0..100_u64 {
+            let mut index = SegmentIndex::default();
+            for frame in 0..100_u64 {
+                let data_bytes = (frame != hurt).then_some(9_000);
+                index.note(&header(1000 + frame, frame), 64 + frame * 10_000, data_bytes);
+            }
+            let mut place = 1000;
+            for (entry, whole) in index.entries.iter().zip(&sample().entries) {
+                let next = place + whole.data_bytes().unwrap() / 9_000;
+                let known = !(place..next).contains(&(1000 + hurt));
+                assert_eq!(entry.data_bytes(), whole.data_bytes().filter(|_| known), "{hurt}: {place}..{next}");
+                place = next;
+            }
+        }
+    }
+
+    #[test]
     fn an_index_agrees_with_its_frames_and_with_no_others() {
         let frames: Vec<(u64, u64, u64)> = (0..100).map(|frame| (1000 + frame, frame / 10 * 100, 9_000)).collect();
         let compare = |index: &SegmentIndex, frames: &[(u64, u64, u64)]| {
@@ -286,14 +309,17 @@ mod tests {
         // After a restart an entry may come early.
         let mut resumed = SegmentIndex::default();
         frames[50..].iter().zip(50..).for_each(|(&(offset, received_us, data_bytes), place)| {
-            resumed.note(&header(offset, received_us), 64 + place * 10_000, data_bytes);
+            resumed.note(&header(offset, received_us), 64 + place * 10_000, Some(data_bytes));
         });
         let mut earlier = SegmentIndex::default();
         frames[..50].iter().zip(0..).for_each(|(&(offset, received_us, data_bytes), place)| {
-            earlier.note(&header(offset, received_us), 64 + place * 10_000, data_bytes);
+            earlier.note(&header(offset, received_us), 64 + place * 10_000, Some(data_bytes));
         });
         resumed.prepend(earlier);
         assert!(compare(&resumed, &frames) && resumed != index);
+        let mut open = index.clone();
+        open.leave_open();
+        assert!(compare(&open, &frames), "it does not know of what");
         assert!(!compare(&index, &frames[..99]), "bytes are missing");
         assert!(!compare(&index, &frames[..50]), "entries are left");
         assert!(!compare(&SegmentIndex::default(), &frames), "nothing is told");

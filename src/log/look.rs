@@ -202,7 +202,7 @@ impl Looking<'_> {
 }
 
 /// Whether a frame's body is right, and its events are events: the bytes of their data.
-fn content(frame: &Frame<'_>) -> Result<u64, String> {
+pub(super) fn content(frame: &Frame<'_>) -> Result<u64, String> {
     frame.check_body().map_err(|fault| fault.to_string())?;
     let mut last = frame.header.first_received_us;
     let (mut events, mut data_bytes) = (0, 0);
@@ -282,7 +282,7 @@ mod tests {
         let mut position = SEGMENT_START;
         for number in 0..FRAMES {
             let bytes = frame(7, number);
-            index.note(&FrameHeader::decode(&bytes).unwrap().unwrap(), position, FRAME_EVENTS * 4000);
+            index.note(&FrameHeader::decode(&bytes).unwrap().unwrap(), position, Some(FRAME_EVENTS * 4000));
             file.write(&[&bytes], position).unwrap();
             position += bytes.len() as u64;
         }

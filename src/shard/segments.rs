@@ -10,9 +10,10 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A piece of a scan that took so long came from the disk, at least in part: from memory it takes a tenth of a millisecond.
+/// A piece of a scan that was read for so long came from the disk, at least in part: from memory it takes a tenth of a
+/// millisecond.
 const FROM_DISK: Duration = Duration::from_micros(250);
 
 impl Shard {
@@ -128,17 +129,12 @@ impl Shard {
         let mut scan = Scan::new(SEGMENT_START, end);
         loop {
             let source = file.clone();
-            let step = move || {
-                let begun = Instant::now();
-                let went = scan.go_on(&source, PACE_BYTES);
-                (scan, went, begun.elapsed())
-            };
-            let (went, took);
-            (scan, went, took) = self.opener.run(step).await;
+            let went;
+            (went, scan) = self.opener.run(move || (scan.go_on(&source, PACE_BYTES), scan)).await;
             match went {
-                Ok(true) if took >= FROM_DISK => tokio::time::sleep(took).await,
-                Ok(true) => {}
-                Ok(false) => return (scan.into_index(), Ok(())),
+                Ok(Some(took)) if took >= FROM_DISK => tokio::time::sleep(took).await,
+                Ok(Some(_)) => {}
+                Ok(None) => return (scan.into_index(), Ok(())),
                 Err(fault) => return (scan.into_index(), Err(fault)),
             }
         }

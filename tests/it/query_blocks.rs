@@ -146,6 +146,44 @@ fn a_damaged_index_is_told_and_made_again() {
     }
 }
 
+/// An index that is made of damaged frames answers for those blocks alone that are whole, and so does the footer it becomes.
+#[test]
+fn what_was_damaged_before_its_index_was_made_is_met_by_whoever_counts_bytes() {
+    let mut broker = broker();
+    broker.restart();
+    let time = ask(&broker, "SELECT received IN orders WHERE offset = 2000")["rows"][0][0].clone();
+    broker.stop();
+    // The length of an event in the segment that is still written to.
+    let data = format!("{{\"n\":{:>500}}}", 2500);
+    let directories = std::fs::read_dir(broker.data()).unwrap();
+    let shards = directories.filter_map(|entry| std::fs::read_dir(entry.unwrap().path().join("segments")).ok());
+    let hurt = shards.flatten().map(|entry| entry.unwrap().path()).any(|path| {
+        let bytes = std::fs::read(&path).unwrap();
+        let Some(place) = bytes.windows(data.len()).position(|window| window == data.as_bytes()) else { return false };
+        let length = bytes[..place].windows(4).rposition(|window| window == (data.len() as u32).to_le_bytes()).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[0xff], length as u64 + 2).unwrap();
+        true
+    });
+    assert!(hurt);
+    for sealed in [false, true] {
+        broker.restart();
+        let before = ask(&broker, &format!("SELECT bytes() IN orders TO {}", time.to_string().replace('"', "'")));
+        assert_eq!(before["rows"], json!([[2000 * data.len()]]), "sealed: {sealed}");
+        assert!(before["stats"]["blocks_counted"].as_u64() > Some(10), "{before}");
+        for query in ["bytes()", "count(), bytes()", "sum(length)"] {
+            let answer = broker.ask("POST", "/v1/query", &[], format!("SELECT {query} IN orders"));
+            answer.assert_problem(500, "corrupt", &format!("{query}, sealed: {sealed}"));
+        }
+        let lines = vec![data.clone(); 100].join("\n");
+        eventually("the segment is sealed", || {
+            broker.produce_lines("orders", &lines);
+            broker.get("/v1/groups/orders").json()["segments"].as_u64() > Some(2)
+        });
+        broker.stop();
+    }
+}
+
 fn crc32(bytes: &[u8]) -> [u8; 4] {
     let sum = bytes.iter().fold(u32::MAX, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()))
