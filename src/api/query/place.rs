@@ -15,14 +15,15 @@ use crate::query::run::{Limit, Row, Running, Span};
 use crate::stats::Counter;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 /// The queries that run now, and the threads that they run on.
 pub struct Queries {
+    /// Only cores lock it: a thread of queries that lost its CPU with it would stop them all.
     running: Mutex<BTreeMap<Uuid, Arc<Entry>>>,
     background: Background,
 }
@@ -41,9 +42,11 @@ pub(super) struct Entry {
     events_read: AtomicU64,
     bytes_read: AtomicU64,
     stop: Notify,
+    /// It does not run any more: whoever looks next takes it away.
+    ended: AtomicBool,
 }
 
-/// A query's place among those that run.
+/// A query's place among those that run. It may be given up on any thread.
 pub(super) struct Place {
     pub(super) broker: Arc<Broker>,
     pub(super) id: Uuid,
@@ -67,9 +70,16 @@ impl Queries {
         &self.background
     }
 
+    /// Those that run.
+    fn running(&self) -> MutexGuard<'_, BTreeMap<Uuid, Arc<Entry>>> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, entry| !entry.ended.load(Ordering::Acquire));
+        running
+    }
+
     /// Those that the caller may see, the oldest first: its own, or all if it manages the broker.
     fn seen_by(&self, caller: &Caller) -> Vec<(Uuid, Arc<Entry>)> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.running();
         let (own, all) = (caller.name(), caller.is_admin());
         let seen = running.iter().filter(|(_, entry)| all || entry.caller == own);
         let mut seen: Vec<_> = seen.map(|(id, entry)| (*id, Arc::clone(entry))).collect();
@@ -92,6 +102,7 @@ impl Entry {
             events_read: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             stop: Notify::new(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -141,7 +152,7 @@ impl Place {
     pub(super) fn take(broker: &Arc<Broker>, id: Option<Uuid>, entry: Entry) -> Result<Self, Problem> {
         let id = id.unwrap_or_else(|| uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid());
         let may = &broker.config.query;
-        let mut running = broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = broker.queries.running();
         let own = running.values().filter(|other| other.caller == entry.caller).count();
         let limit = match () {
             () if running.contains_key(&id) => {
@@ -170,8 +181,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.entry.ended.store(true, Ordering::Release);
         self.broker.stats.queries_running.dec();
-        self.broker.queries.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }
 
@@ -211,6 +222,57 @@ pub fn stop(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::io::system;
+    use crate::stats::Stats;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    fn broker() -> Arc<Broker> {
+        let (cpus, _) = system::cpus().unwrap();
+        let mut config = Config::default();
+        (config.query.running, config.query.running_per_token) = (2, 1);
+        Arc::new(Broker {
+            stats: Stats::default(),
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            data: config.data.clone(),
+            queries: Queries::start(&cpus[..1], 1, Vec::new()).unwrap(),
+            config,
+        })
+    }
+
+    #[test]
+    fn a_query_ends_without_a_wait_for_whoever_looks_at_those_that_run() {
+        let broker = broker();
+        let take = |id, caller: &str| {
+            Place::take(&broker, Some(Uuid::from_u128(id)), Entry::new(caller.to_owned(), "g", "SELECT"))
+        };
+        let refused = |id, caller| take(id, caller).err().map(|problem| problem.code);
+        let places =
+            [take(1, "a"), take(2, "b")].map(|place| place.unwrap_or_else(|problem| panic!("{}", problem.detail)));
+        assert_eq!(refused(1, "c"), Some("duplicate_query"));
+        assert_eq!((refused(3, "a"), refused(3, "c")), (Some("too_many_queries"), Some("too_many_queries")));
+        let running = broker.queries.running();
+        assert_eq!(running.len(), 2);
+        let (told, heard) = mpsc::channel();
+        let [first, second] = places;
+        std::thread::spawn(move || {
+            drop(first);
+            told.send(()).unwrap();
+        });
+        // Nothing that works takes so long.
+        let ended = heard.recv_timeout(Duration::from_secs(30));
+        drop(running);
+        assert_eq!(ended, Ok(()));
+        assert_eq!(broker.stats.queries_running.get(), 1);
+        assert_eq!(broker.queries.running().keys().copied().collect::<Vec<_>>(), [second.id]);
+        for (id, caller) in [(1, "c"), (1, "a"), (3, "a")] {
+            assert_eq!(refused(id, caller), None, "its id, and its place for all and for its caller, are free again");
+        }
+        drop(second);
+        assert!(broker.stats.queries_running.get() == 0 && broker.queries.running().is_empty());
+    }
 
     #[test]
     fn what_is_done_is_of_the_range_and_never_more_than_all() {
