@@ -8,7 +8,7 @@ use crate::limits::INDEX_STRIDE_BYTES;
 use crate::query::plan::{Plan, Shape};
 use crate::query::slice::Slicer;
 use crate::query::value::Cell;
-use crate::shard::blocks::Block;
+use crate::shard::blocks::{Block, Extent};
 
 /// Answers with the plan.
 pub(super) async fn explain(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> Result<(), End> {
@@ -21,7 +21,7 @@ pub(super) async fn explain(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> R
         segments += 1;
         bytes += (u128::from(extent.bytes) * u128::from(part) / u128::from(all)) as u64;
     }
-    let blocks = if plan.counts_only() { Some(blocks(scan, plan, range).await?) } else { None };
+    let blocks = if plan.counts_only() { Some(blocks(scan, plan, range, &extents).await?) } else { None };
     let reads = match (&plan.shape, plan.counts_only()) {
         (_, true) => "the index, and the data of blocks that a slice cuts",
         (Shape::Groups, false) if plan.query.sample.is_some() => "every event of the range, a slice at a time",
@@ -52,7 +52,7 @@ pub(super) async fn explain(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> R
 }
 
 /// How many blocks of the range the index alone answers for, and how many are read because a slice or the range cuts them.
-async fn blocks(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> Result<(u64, u64), End> {
+async fn blocks(scan: &mut Scan<'_>, plan: &Plan, range: Range, extents: &[Extent]) -> Result<(u64, u64), End> {
     let (shard, group) = (scan.entry.table.shard, scan.entry.table.number);
     let mut slicer = plan.query.sample.as_ref().map(Slicer::new);
     slicer.iter_mut().for_each(|slicer| slicer.begin_at(range.span.from));
@@ -60,7 +60,13 @@ async fn blocks(scan: &mut Scan<'_>, plan: &Plan, range: Range) -> Result<(u64, 
     while offset < range.upto {
         let shards = &scan.context.shards;
         let blocks = shards.ask(shard, move |shard| Box::pin(async move { shard.blocks(group, offset).await })).await?;
-        let Some(last) = blocks.last() else { break };
+        let Some(last) = blocks.last() else {
+            // Lost, or not known of this segment: the next one has an index of its own.
+            let behind = extents.iter().map(|extent| extent.first_offset).find(|&first| first > offset);
+            let Some(behind) = behind else { break };
+            offset = behind;
+            continue;
+        };
         offset = last.next_offset;
         let slicer = slicer.clone();
         let count = move |_: &mut Work, wanted: &dyn Fn() -> bool| count(&blocks, slicer.as_ref(), range, wanted);
