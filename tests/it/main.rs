@@ -41,6 +41,7 @@ mod query_blocks;
 #[cfg(feature = "simulated-time")]
 mod query_day;
 mod query_limits;
+mod query_retention;
 mod query_running;
 mod query_terminal;
 mod read;

@@ -131,6 +131,29 @@ fn a_cut_result_goes_on_exactly_where_it_was_cut() {
     answer.assert_problem(400, "bad_next", "another query's");
 }
 
+/// Of all events that were looked at, also those that do not meet the predicate.
+#[test]
+fn events_that_are_not_json_are_told_where_a_path_is_asked_for() {
+    let broker = ten();
+    broker.produce_lines("flights", "no json\n{\"n\":10}\n{\"n\":\n[1]\n\"text\"\n{} {}");
+    // One is JSON, but on two lines.
+    let headers = [("Content-Type", "application/json")];
+    assert_eq!(broker.ask("POST", "/v1/groups/flights/events", &headers, "{\"n\":\n11}").status, 200);
+    let mut client = broker.client();
+    for (query, expected) in [
+        ("SELECT data.n IN flights", 4),
+        ("SELECT offset IN flights WHERE data.n = 10", 4),
+        ("SELECT sum(data.n) IN flights SAMPLE BY 1d", 4),
+        ("SELECT data.n IN flights LIMIT 11", 1),
+        ("SELECT data.n IN flights ORDER BY received DESC", 4),
+        ("SELECT offset, data IN flights", 0),
+        ("SELECT count() IN flights WHERE data LIKE '%n%'", 0),
+    ] {
+        let answer = ask(&mut client, query).json();
+        assert_eq!(answer["stats"]["not_json"], expected, "{query}: {answer}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_told_with_its_place() {
     let broker = ten();
