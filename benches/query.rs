@@ -6,6 +6,7 @@ use eddyline::log::wire::Fields;
 use eddyline::query::parse;
 use eddyline::query::plan::Plan;
 use eddyline::query::run::{Running, Span};
+use eddyline::query::watch::Watch;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -32,12 +33,13 @@ fn run(plan: &Arc<Plan>, bytes: &[u8]) -> usize {
     let to = BEGUN + EVENTS * 1_000_000;
     let mut running =
         Running::new(plan, Span { from: BEGUN, to, settled: to }, MEMORY, Vec::new()).expect("few slices");
+    let watch = Watch::new(&|| true);
     let mut fields = Fields::new(bytes);
     for offset in 0..EVENTS {
         let event = Event::decode(&mut fields, offset).expect("an event");
-        running.event(&event).expect("little memory");
+        running.event(&event, &watch).expect("little memory");
     }
-    running.finish().expect("little memory");
+    running.finish(&watch).expect("little memory");
     std::iter::from_fn(|| running.take()).count()
 }
 

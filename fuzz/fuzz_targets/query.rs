@@ -8,6 +8,7 @@ use eddyline::log::wire::Fields;
 use eddyline::query::plan::Plan;
 use eddyline::query::run::{Running, Span};
 use eddyline::query::time;
+use eddyline::query::watch::Watch;
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
@@ -45,10 +46,10 @@ fuzz_target!(|input: &[u8]| {
     if !time::is_known(to) {
         return;
     }
-    let span = Span { from, to, settled: to };
+    let (span, watch) = (Span { from, to, settled: to }, Watch::new(&|| true));
     if let Ok(mut running) = Running::new(&plan, span, MEMORY, Vec::new())
-        && (!(from..to).contains(&NOW_US) || running.event(&event).is_ok())
-        && running.finish().is_ok()
+        && (!(from..to).contains(&NOW_US) || running.event(&event, &watch).is_ok())
+        && running.finish(&watch).is_ok()
     {
         let mut rows = std::iter::from_fn(|| running.take()).take(ROWS);
         assert!(rows.all(|(_, row)| row.len() <= plan.headings.len()));

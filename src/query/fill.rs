@@ -4,6 +4,7 @@ use super::plan::{Kind, Plan, Source};
 use super::slice::{Slice, Slicer};
 use super::syntax::Fill;
 use super::value::Cell;
+use super::watch::{Unwanted, Watch};
 use std::collections::HashMap;
 
 /// A row.
@@ -134,7 +135,8 @@ pub(super) fn of_each_key(
     plan: &Plan,
     (from, until, settled): (u64, u64, u64),
     (before, rows): (Vec<Row>, impl Iterator<Item = Row>),
-) -> Slices {
+    watch: &Watch<'_>,
+) -> Result<Slices, Unwanted> {
     let keys = |row: &Row| -> Vec<Cell> {
         let of_key = |(cell, source): (&Cell, &Source)| matches!(source, Source::Key(_)).then(|| cell.clone());
         row.iter().zip(&plan.sources).filter_map(of_key).collect()
@@ -147,6 +149,7 @@ pub(super) fn of_each_key(
     let mut before: HashMap<Vec<u8>, Row> = before.into_iter().map(|row| (identity(&keys(&row)), row)).collect();
     let (mut known, mut series) = (HashMap::new(), Vec::<Series>::new());
     for row in rows {
+        watch.spent(memory(&row))?;
         let own = keys(&row);
         let place = *known.entry(identity(&own)).or_insert_with_key(|name| {
             series.push(Series { keys: own, before: before.remove(name), rows: Vec::new() });
@@ -154,7 +157,7 @@ pub(super) fn of_each_key(
         });
         series[place].rows.push(row);
     }
-    Slices { from, until, settled, series, given: 0 }
+    Ok(Slices { from, until, settled, series, given: 0 })
 }
 
 /// Bytes of memory that a row holds.

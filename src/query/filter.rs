@@ -2,30 +2,34 @@
 
 use super::syntax::{Comparison, Constant, Predicate, Test};
 use super::value::Value;
+use super::watch::{Unwanted, Watch};
 use crate::log::event::Event;
 use std::cmp::Ordering;
 
 /// Whether the event meets it; `None` if nobody can say.
-pub(super) fn meets(predicate: &Predicate, event: &Event<'_>) -> Option<bool> {
+pub(super) fn meets(predicate: &Predicate, event: &Event<'_>, watch: &Watch<'_>) -> Result<Option<bool>, Unwanted> {
     match predicate {
-        Predicate::And(parts) => all(parts, event, false),
-        Predicate::Or(parts) => all(parts, event, true),
-        Predicate::Not(inside) => meets(inside, event).map(|met| !met),
-        Predicate::Test(column, test) => passes(test, &Value::of(event, column)),
+        Predicate::And(parts) => all(parts, event, false, watch),
+        Predicate::Or(parts) => all(parts, event, true, watch),
+        Predicate::Not(inside) => Ok(meets(inside, event, watch)?.map(|met| !met)),
+        Predicate::Test(column, test) => {
+            watch.spent(Value::cost(event, column))?;
+            Ok(passes(test, &Value::of(event, column)))
+        }
     }
 }
 
 /// The first part that is `decisive`, else NULL if any part is, else the opposite.
-fn all(parts: &[Predicate], event: &Event<'_>, decisive: bool) -> Option<bool> {
+fn all(parts: &[Predicate], event: &Event<'_>, decisive: bool, watch: &Watch<'_>) -> Result<Option<bool>, Unwanted> {
     let mut result = Some(!decisive);
     for part in parts {
-        match meets(part, event) {
-            Some(met) if met == decisive => return Some(decisive),
+        match meets(part, event, watch)? {
+            Some(met) if met == decisive => return Ok(Some(decisive)),
             Some(_) => {}
             None => result = None,
         }
     }
-    result
+    Ok(result)
 }
 
 fn passes(test: &Test, value: &Value<'_>) -> Option<bool> {

@@ -23,6 +23,7 @@ pub mod slice;
 pub mod syntax;
 pub mod time;
 pub mod value;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

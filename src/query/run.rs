@@ -8,10 +8,14 @@ use super::plan::{Plan, Shape, Source};
 use super::slice::{Slice, Slicer};
 use super::syntax::{Align, Column, Fill, Function, Sample};
 use super::value::{Cell, Value};
+use super::watch::{STEP, Unwanted, Watch};
 use crate::limits::QUERY_SLICES_MAX;
 use crate::log::event::{Encoding, Event};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+/// What an event takes besides its data, in bytes that are looked at.
+const EVENT: usize = 128;
 
 /// What a query would need more of than it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,27 @@ pub enum Limit {
     Memory,
     /// Slices of the range.
     Slices,
+}
+
+/// Why a query goes no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It would need too much.
+    Limit(Limit),
+    /// Nobody wants it any more.
+    Unwanted,
+}
+
+impl From<Limit> for Stop {
+    fn from(limit: Limit) -> Self {
+        Self::Limit(limit)
+    }
+}
+
+impl From<Unwanted> for Stop {
+    fn from(_: Unwanted) -> Self {
+        Self::Unwanted
+    }
 }
 
 /// The resolved range of a query, `[from, to)` in µs.
@@ -60,6 +85,7 @@ pub struct Running {
     filler: Filler,
     /// Rows of the slice before, for FILL(PREV) of each combination of keys.
     before: Vec<Row>,
+    before_memory: usize,
     groups: Vec<Group>,
     by_key: HashMap<Vec<u8>, usize>,
     /// What is complete, in order.
@@ -103,6 +129,7 @@ impl Running {
                 Some(sample) => Filler::new(sample.fill, begun, before.pop()),
                 None => Filler::new(Fill::None, begun, None),
             },
+            before_memory: before.iter().map(memory).sum(),
             before,
             groups: Vec::new(),
             by_key: HashMap::new(),
@@ -126,31 +153,48 @@ impl Running {
     /// Takes one event.
     ///
     /// # Errors
-    /// When more would be kept than may be.
-    pub fn event(&mut self, event: &Event<'_>) -> Result<(), Limit> {
+    /// When more would be kept than may be, or it is not wanted any more.
+    pub fn event(&mut self, event: &Event<'_>, watch: &Watch<'_>) -> Result<(), Stop> {
+        watch.spent(EVENT)?;
         if self.is_too_early(event.received_us) {
             return Ok(());
         }
         self.not_json += u64::from(self.uses_paths && event.encoding != Encoding::Json);
         if let Some(predicate) = &self.plan.query.predicate
-            && meets(predicate, event) != Some(true)
+            && meets(predicate, event, watch)? != Some(true)
         {
             return Ok(());
         }
         self.matched += 1;
         match &self.plan.shape {
-            Shape::Events => self.keep(Ready::Row(Some(event.offset), vec![Cell::event(event)])),
+            Shape::Events => {
+                watch.spent(event.data.len())?;
+                self.keep(Ready::Row(Some(event.offset), vec![Cell::event(event)]));
+            }
             Shape::Columns(columns) => {
-                let row = columns.iter().map(|column| Value::of(event, column).into_cell()).collect();
+                let row = self.cells(event, columns, watch)?;
                 self.keep(Ready::Row(Some(event.offset), row));
             }
             Shape::Groups => {
-                self.enter(event.received_us);
-                let group = self.group_of(event);
-                self.memory = self.memory.saturating_add_signed(self.add(group, event));
+                self.enter(event.received_us, watch)?;
+                let group = self.group_of(event, watch)?;
+                self.add(group, event, watch)?;
             }
         }
-        self.check()
+        Ok(self.check(0)?)
+    }
+
+    /// What the event has in these columns, if that may be kept as well.
+    fn cells(&self, event: &Event<'_>, columns: &[Column], watch: &Watch<'_>) -> Result<Row, Stop> {
+        let (mut row, mut held) = (Row::with_capacity(columns.len()), 0);
+        for column in columns {
+            watch.spent(Value::cost(event, column))?;
+            let cell = Value::of(event, column).into_cell();
+            held += cell.memory();
+            self.check(held)?;
+            row.push(cell);
+        }
+        Ok(row)
     }
 
     /// Whether what follows is received before FROM, which may be a time to come.
@@ -175,55 +219,70 @@ impl Running {
     /// Takes so many events of one slice with so many bytes of data, where nothing else is [asked for](Plan::counts_only).
     ///
     /// # Errors
-    /// When more would be kept than may be.
-    pub fn count(&mut self, events: u64, data_bytes: u64, received_us: u64) -> Result<(), Limit> {
+    /// When more would be kept than may be, or it is not wanted any more.
+    pub fn count(&mut self, events: u64, data_bytes: u64, received_us: u64, watch: &Watch<'_>) -> Result<(), Stop> {
+        watch.spent(EVENT)?;
         self.matched += events;
-        self.enter(received_us);
+        self.enter(received_us, watch)?;
         if self.groups.is_empty() {
             self.groups.push(Group::new(&self.plan, Vec::new()));
         }
         self.groups[0].count += events;
         self.groups[0].bytes += data_bytes;
-        self.check()
+        Ok(self.check(0)?)
     }
 
     /// Ends the open slice if the time is behind it.
-    pub fn enter(&mut self, received_us: u64) {
-        let Some(slicer) = &mut self.slicer else { return };
+    fn enter(&mut self, received_us: u64, watch: &Watch<'_>) -> Result<(), Unwanted> {
+        let Some(slicer) = &mut self.slicer else { return Ok(()) };
         if self.slice.is_some_and(|slice| received_us < slice.end) {
-            return;
+            return Ok(());
         }
         slicer.begin_at(received_us);
         let slice = slicer.of(received_us);
         // Nothing can come any more before an event that is there.
         self.extend(received_us);
-        self.close();
+        self.close(watch)?;
         self.filler.begin_at(slice.start);
         self.slice = Some(slice);
+        Ok(())
     }
 
-    /// Ends the open slice if its time is over, and the empty ones behind it. Returns when the next one is over that a row is
-    /// to be made of.
-    pub fn tick(&mut self, now_us: u64) -> Option<u64> {
+    /// Ends the open slice if its time is over, and the empty ones behind it.
+    ///
+    /// # Errors
+    /// When it is not wanted any more.
+    pub fn tick(&mut self, now_us: u64, watch: &Watch<'_>) -> Result<(), Unwanted> {
         if self.slice.is_some_and(|slice| slice.end <= now_us) {
-            self.close();
+            self.close(watch)?;
             self.slice = None;
         }
-        let (None, Some(slicer)) = (self.slice, &self.slicer) else { return self.slice.map(|slice| slice.end) };
-        if self.filler.next()? < now_us
+        if let (None, Some(slicer)) = (self.slice, &self.slicer)
+            && self.filler.next().is_some_and(|next| next < now_us)
             && let Some(empty) = self.filler.until(slicer.of(now_us).start, u64::MAX, None)
         {
             self.keep(Ready::Slices(empty));
         }
-        self.slicer.as_ref().zip(self.filler.next()).map(|(slicer, next)| slicer.of(next).end)
+        Ok(())
+    }
+
+    /// When the next slice is over that a row is to be made of.
+    #[must_use]
+    pub fn next_end(&self) -> Option<u64> {
+        let of_empty = || self.slicer.as_ref().zip(self.filler.next()).map(|(slicer, next)| slicer.of(next).end);
+        self.slice.map(|slice| slice.end).or_else(of_empty)
     }
 
     /// All events up to there were shown, also if none of them met the predicate: what follows can tell which slices are over.
-    pub fn seen(&mut self, received_us: u64) {
+    ///
+    /// # Errors
+    /// When it is not wanted any more.
+    pub fn seen(&mut self, received_us: u64, watch: &Watch<'_>) -> Result<(), Unwanted> {
         if self.plan.query.follow && self.slicer.is_some() {
             self.extend(received_us);
-            self.tick(received_us);
+            self.tick(received_us, watch)?;
         }
+        Ok(())
     }
 
     /// The range goes on up to there.
@@ -235,24 +294,24 @@ impl Running {
     /// All events were there: what is left becomes complete.
     ///
     /// # Errors
-    /// When more would be kept than may be.
-    pub fn finish(&mut self) -> Result<(), Limit> {
+    /// When more would be kept than may be, or it is not wanted any more.
+    pub fn finish(&mut self, watch: &Watch<'_>) -> Result<(), Stop> {
         if self.plan.shape != Shape::Groups {
             return Ok(());
         }
         if self.slicer.is_none() && self.groups.is_empty() && self.plan.keys.is_empty() {
             self.groups.push(Group::new(&self.plan, Vec::new()));
         }
-        self.close();
+        self.close(watch)?;
         if self.plan.fills_keys() {
-            self.fill_keys();
+            self.fill_keys(watch)?;
         } else if let Some(empty) = self.filler.until(self.span.to, self.span.settled, None) {
             self.keep(Ready::Slices(empty));
         }
-        self.check()
+        Ok(self.check(0)?)
     }
 
-    fn fill_keys(&mut self) {
+    fn fill_keys(&mut self, watch: &Watch<'_>) -> Result<(), Unwanted> {
         let mut rows = std::mem::take(&mut self.ready).into_iter().filter_map(Ready::into_row).peekable();
         // Where slices begin with the first event, so does the first of them.
         let first_observation = |sample: &Sample| sample.align == Align::FirstObservation;
@@ -261,9 +320,10 @@ impl Running {
             _ => self.span.from,
         };
         let (range, before) = ((from, self.span.to, self.span.settled), std::mem::take(&mut self.before));
-        let slices = of_each_key(&self.plan, range, (before, rows));
-        self.ready_memory = 0;
+        let slices = of_each_key(&self.plan, range, (before, rows), watch)?;
+        (self.ready_memory, self.before_memory) = (0, 0);
         self.keep(Ready::Slices(slices));
+        Ok(())
     }
 
     /// Takes the next row that is complete: the last one if the query's order is descending. With it comes the offset of the
@@ -302,64 +362,79 @@ impl Running {
         self.ready.push_back(ready);
     }
 
-    fn check(&self) -> Result<(), Limit> {
-        if self.memory + self.ready_memory > self.memory_max { Err(Limit::Memory) } else { Ok(()) }
+    /// Whether so many bytes may be kept besides.
+    fn check(&self, more: usize) -> Result<(), Limit> {
+        let kept = self.memory + self.ready_memory + self.before_memory;
+        if kept + more > self.memory_max { Err(Limit::Memory) } else { Ok(()) }
     }
 
     /// The place of the group that an event belongs to.
-    fn group_of(&mut self, event: &Event<'_>) -> usize {
+    fn group_of(&mut self, event: &Event<'_>, watch: &Watch<'_>) -> Result<usize, Stop> {
         if self.plan.keys.is_empty() {
             if self.groups.is_empty() {
                 self.groups.push(Group::new(&self.plan, Vec::new()));
             }
-            return 0;
+            return Ok(0);
         }
-        let keys: Vec<Cell> = self.plan.keys.iter().map(|column| Value::of(event, column).into_cell()).collect();
+        let keys = self.cells(event, &self.plan.keys, watch)?;
         let mut identity = Vec::with_capacity(32);
         keys.iter().for_each(|key| key.identify(&mut identity));
         if let Some(&known) = self.by_key.get(&identity) {
-            return known;
+            return Ok(known);
         }
         let states = self.plan.functions.len() * size_of::<State>();
         self.memory += size_of::<Group>() + states + identity.len() + keys.iter().map(Cell::memory).sum::<usize>();
         self.by_key.insert(identity, self.groups.len());
         self.groups.push(Group::new(&self.plan, keys));
-        self.groups.len() - 1
+        Ok(self.groups.len() - 1)
     }
 
-    fn add(&mut self, group: usize, event: &Event<'_>) -> isize {
+    fn add(&mut self, group: usize, event: &Event<'_>, watch: &Watch<'_>) -> Result<(), Stop> {
         let group = &mut self.groups[group];
         group.count += 1;
         group.bytes += event.data.len() as u64;
         if self.plan.sources.contains(&Source::FirstEvent) {
-            group.first.get_or_insert_with(|| Cell::event(event));
+            watch.spent(event.data.len())?;
+            group.first.get_or_insert_with(|| {
+                let first = Cell::event(event);
+                self.memory += first.memory();
+                first
+            });
+            self.memory -= group.last.1.len();
             group.last.0 = event.offset;
             group.last.1.clear();
             event.encode(&mut group.last.1);
+            self.memory += group.last.1.len();
         }
-        let mut grown = 0;
+        let others = self.ready_memory + self.before_memory;
         for (column, places) in &self.plan.inputs {
+            watch.spent(Value::cost(event, column))?;
             let value = Value::of(event, column);
-            if value != Value::Null {
-                grown += places.iter().map(|&place| group.states[place].add(&value)).sum::<isize>();
+            for &place in places.iter().filter(|_| value != Value::Null) {
+                self.memory = self.memory.saturating_add_signed(group.states[place].add(&value));
+                if self.memory + others > self.memory_max {
+                    return Err(Limit::Memory.into());
+                }
             }
         }
-        grown
+        Ok(())
     }
 
     /// Makes rows of the open slice.
-    fn close(&mut self) {
+    fn close(&mut self, watch: &Watch<'_>) -> Result<(), Unwanted> {
         let slice = self.slice.unwrap_or(Slice { start: self.span.from, end: self.span.to });
         let groups = std::mem::take(&mut self.groups);
         self.by_key.clear();
         self.memory = 0;
         for mut group in groups {
+            watch.spent(EVENT + self.plan.sources.len() * STEP)?;
             let row: Row = self.plan.sources.iter().map(|source| self.cell(*source, slice, &mut group)).collect();
             if let Some(empty) = self.filler.before_row(slice, &row) {
                 self.keep(Ready::Slices(empty));
             }
             self.keep(Ready::Row(None, row));
         }
+        Ok(())
     }
 
     fn cell(&self, source: Source, slice: Slice, group: &mut Group) -> Cell {

@@ -3,10 +3,12 @@
 mod faults;
 mod naive;
 mod slices;
+mod watched;
 
 use super::plan::Plan;
 use super::run::{Row, Running, Span};
 use super::value::Cell;
+use super::watch::Watch;
 use super::{Fault, parse};
 use crate::log::event::{Encoding, Event, NewEvent};
 use crate::log::wire::Fields;
@@ -51,10 +53,15 @@ fn rows(text: &str, events: &[Stored]) -> Vec<Row> {
     let to = plan.query.to.or(events.last().map(|event| event.received_us + 1)).unwrap_or(from);
     let mut running = Running::new(&plan, Span { from, to, settled: to }, MEMORY, Vec::new()).unwrap();
     for stored in events.iter().filter(|event| (from..to).contains(&event.received_us)) {
-        running.event(&stored.event()).unwrap();
+        running.event(&stored.event(), &watch()).unwrap();
     }
-    running.finish().unwrap();
+    running.finish(&watch()).unwrap();
     taken(&mut running)
+}
+
+/// Of a query that is wanted.
+fn watch() -> Watch<'static> {
+    Watch::new(&|| true)
 }
 
 fn taken(running: &mut Running) -> Vec<Row> {
@@ -263,7 +270,7 @@ fn values_that_come_and_go_take_no_more_memory_than_one() {
     let mut running = Running::new(&plan, span, 64 << 10, Vec::new()).unwrap();
     for n in 0..2000_u64 {
         let data = format!(r#"{{"x":"{n:04}{}"}}"#, "x".repeat((n % 2 * 1000) as usize));
-        running.event(&Stored::new(n, DAY, &data).event()).unwrap();
+        running.event(&Stored::new(n, DAY, &data).event(), &watch()).unwrap();
     }
 }
 
@@ -282,12 +289,12 @@ fn what_is_counted_from_summaries_is_what_events_come_to() {
             let (first, last) = (block[0].received_us, block[block.len() - 1].received_us);
             if running.is_one_slice(first, last) {
                 let bytes = block.iter().map(|stored| stored.event().data.len() as u64).sum();
-                running.count(block.len() as u64, bytes, first).unwrap();
+                running.count(block.len() as u64, bytes, first, &watch()).unwrap();
             } else {
-                block.iter().for_each(|stored| running.event(&stored.event()).unwrap());
+                block.iter().for_each(|stored| running.event(&stored.event(), &watch()).unwrap());
             }
         }
-        running.finish().unwrap();
+        running.finish(&watch()).unwrap();
         assert_eq!(taken(&mut running), rows(query, &events), "{query}");
     }
     for query in [

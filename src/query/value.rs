@@ -1,6 +1,7 @@
 //! What an event is asked for, and cells of rows.
 
 use super::syntax::{Column, Constant};
+use super::watch::STEP;
 use crate::log::event::{Encoding, Event};
 use sonic_rs::{JsonType, JsonValueTrait, LazyValue, PointerNode};
 use std::borrow::Cow;
@@ -88,6 +89,14 @@ impl<'e> Value<'e> {
                 (Encoding::Json, Ok(json)) => path.read(json),
                 _ => Self::Null,
             },
+        }
+    }
+
+    /// What that takes, in bytes that are looked at.
+    pub(super) fn cost(event: &Event<'_>, column: &Column) -> usize {
+        match column {
+            Column::Data | Column::Path(_) => STEP + event.data.len(),
+            Column::Offset | Column::Id | Column::Received | Column::Key | Column::Length => STEP,
         }
     }
 

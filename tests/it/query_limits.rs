@@ -40,6 +40,22 @@ fn metric(broker: &Broker, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().expect("a number"))
 }
 
+/// Rows that wait for the end are half of what may be kept, and then come the events of a large frame.
+#[test]
+fn rows_that_wait_do_not_slow_down_what_comes() {
+    let broker = Broker::start(&[("query.memory", "8MiB"), ("query.time", "60s")]);
+    broker.create("flights", "{}");
+    for numbers in [0..14_000, 14_000..28_000, 28_000..42_000] {
+        let lines: Vec<String> = numbers.map(|n| format!(r#"{{"k":{n}}}"#)).collect();
+        broker.produce_lines("flights", &lines.join("\n"));
+    }
+    // Event by event from the frame's beginning, it would take minutes.
+    let query = "SELECT data.k, count() IN flights SAMPLE BY 1T ORDER BY received DESC LIMIT 1";
+    let answer = broker.ask("POST", QUERY, &[], query);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["rows"][0][1], 41_999);
+}
+
 #[test]
 fn each_limit_of_a_query_is_told_by_its_name() {
     let limit = |name: &str| (422, "query_limit".to_owned(), name.to_owned());

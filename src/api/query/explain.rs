@@ -8,6 +8,7 @@ use crate::limits::INDEX_STRIDE_BYTES;
 use crate::query::plan::{Plan, Shape};
 use crate::query::slice::Slicer;
 use crate::query::value::Cell;
+use crate::query::watch::{Unwanted, Watch};
 use crate::shard::blocks::{Block, Extent};
 
 /// Answers with the plan.
@@ -69,19 +70,20 @@ async fn blocks(scan: &mut Scan<'_>, plan: &Plan, range: Range, extents: &[Exten
         };
         offset = last.next_offset;
         let slicer = slicer.clone();
-        let count = move |_: &mut Work, wanted: &dyn Fn() -> bool| count(&blocks, slicer.as_ref(), range, wanted);
-        let (more_counted, more_read) = scan.turn(count).await?;
+        let count = move |_: &mut Work, watch: &Watch<'_>| count(&blocks, slicer.as_ref(), range, watch);
+        let (more_counted, more_read) = scan.turn(count).await??;
         (counted, read) = (counted + more_counted, read + more_read);
     }
     Ok((counted, read))
 }
 
-fn count(blocks: &[Block], slicer: Option<&Slicer>, range: Range, wanted: &dyn Fn() -> bool) -> (u64, u64) {
+fn count(blocks: &[Block], slicer: Option<&Slicer>, range: Range, watch: &Watch<'_>) -> Result<(u64, u64), Unwanted> {
     let (mut counted, mut read) = (0, 0);
-    for block in blocks.iter().filter(|block| block.first_offset < range.upto).take_while(|_| wanted()) {
+    for block in blocks.iter().filter(|block| block.first_offset < range.upto) {
+        watch.spent(size_of::<Block>())?;
         let whole = range.from <= block.first_offset && block.next_offset <= range.upto;
         let one = slicer.is_none_or(|slicer| slicer.of(block.first_received_us).end > block.last_received_us);
         *(if whole && one { &mut counted } else { &mut read }) += 1;
     }
-    (counted, read)
+    Ok((counted, read))
 }

@@ -6,6 +6,7 @@
 use super::End;
 use super::scan::Scan;
 use crate::query::run::Running;
+use crate::query::watch::Watch;
 use crate::shard::Fault;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), E
             break;
         }
         let now_us = super::super::auth::now_us();
-        let end = scan.work().running.tick(0);
+        let end = scan.work().running.next_end();
         let pause = end.map_or(Duration::MAX, |end| Duration::from_micros(end.saturating_sub(now_us)));
         let pause = pause.min(heartbeat.saturating_sub(heard.elapsed())).max(SOON);
         let woken = wait(scan, offset, pause).await?;
@@ -51,10 +52,9 @@ pub(super) async fn follow(scan: &mut Scan<'_>, mut offset: u64) -> Result<(), E
                 if let Some((now_us, tail)) = settled
                     && tail == offset
                 {
-                    let tick = move |running: &mut Running| {
+                    let tick = move |running: &mut Running, watch: &Watch<'_>| {
                         running.extend(now_us);
-                        running.tick(now_us);
-                        Ok(())
+                        Ok(running.tick(now_us, watch)?)
                     };
                     scan.write(tick).await?;
                 }

@@ -24,7 +24,8 @@ use crate::auth::Scope;
 use crate::http::Head;
 use crate::limits::QUERY_ROWS_DEFAULT;
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Running, Span};
+use crate::query::run::{Limit, Running, Span, Stop};
+use crate::query::watch::Unwanted;
 use crate::query::{self};
 use crate::shard::Fault;
 use crate::shard::cursor::{Cursor, Frames};
@@ -76,6 +77,21 @@ impl From<Limit> for Problem {
 impl From<Limit> for End {
     fn from(limit: Limit) -> Self {
         Self::Problem(limit.into())
+    }
+}
+
+impl From<Unwanted> for End {
+    fn from(_: Unwanted) -> Self {
+        Self::HungUp
+    }
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Limit(limit) => limit.into(),
+            Stop::Unwanted => Unwanted.into(),
+        }
     }
 }
 

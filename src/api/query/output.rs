@@ -13,6 +13,7 @@ use crate::query::plan::{Plan, Shape};
 use crate::query::run::{Row, Running, Span};
 use crate::query::syntax::Column;
 use crate::query::value::{Cell, Value};
+use crate::query::watch::{STEP, Unwanted, Watch};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -142,17 +143,19 @@ impl Rows {
     }
 
     /// Takes the rows that are there, until there is a piece to be sent or others have their turn.
-    pub(super) fn take(&mut self, running: &mut Running) -> Pause {
+    pub(super) fn take(&mut self, running: &mut Running, watch: &Watch<'_>) -> Result<Pause, Unwanted> {
         for _ in 0..ROWS_PER_TURN {
             if self.body.len() >= READ_PIECE_BYTES {
                 break;
             }
+            let before = self.body.len();
             match running.take().filter(|_| !self.full) {
                 Some((offset, row)) => self.row(row, offset),
-                None => return Pause::Over,
+                None => return Ok(Pause::Over),
             }
+            watch.spent(self.plan.headings.len() * STEP + self.body.len() - before)?;
         }
-        Pause::Turn
+        Ok(Pause::Turn)
     }
 
     /// Writes a row, or leaves it out, or refuses it. With it comes the offset of the event that it is, if it is one.

@@ -10,10 +10,11 @@ use super::place::Entry as Listed;
 use super::work::{Pause, Work};
 use super::{End, Range, STOPPED, over};
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Row, Running, Span};
+use crate::query::run::{Limit, Row, Running, Span, Stop};
 use crate::query::slice::Slicer;
 use crate::query::syntax::Fill;
 use crate::query::value::Cell;
+use crate::query::watch::Watch;
 use crate::shard::Fault;
 use crate::shard::blocks::Extent;
 use crate::shard::cursor::{Cursor, Frames};
@@ -68,12 +69,12 @@ impl<'c> Scan<'c> {
     /// Lets a thread of queries do `part` of the work.
     pub(super) async fn turn<R: Send + 'static>(
         &mut self,
-        part: impl FnOnce(&mut Work, &dyn Fn() -> bool) -> R + Send + 'static,
+        part: impl FnOnce(&mut Work, &Watch<'_>) -> R + Send + 'static,
     ) -> Result<R, End> {
         let time_max = self.context.broker.config.query.time;
         let mut work = self.work.take().expect("it comes back from each turn");
         let done = self.context.broker.queries.background().run(move |wanted| {
-            let result = part(&mut work, wanted);
+            let result = part(&mut work, &Watch::new(wanted));
             (work, result)
         });
         let (work, result) = tokio::select! {
@@ -121,8 +122,8 @@ impl<'c> Scan<'c> {
             };
             let mut reading = Some((stretch, Frames::default()));
             while let Some((mut stretch, mut frames)) = reading {
-                let walk = move |work: &mut Work, wanted: &dyn Fn() -> bool| {
-                    let pause = work.walk(&mut stretch, &mut frames, upto, wanted)?;
+                let walk = move |work: &mut Work, watch: &Watch<'_>| {
+                    let pause = work.walk(&mut stretch, &mut frames, upto, watch)?;
                     Ok::<_, End>((pause == Pause::Turn).then_some((stretch, frames)))
                 };
                 reading = self.turn(walk).await??;
@@ -150,12 +151,10 @@ impl<'c> Scan<'c> {
     /// Lets the query make rows, and writes them. Returns what that returns.
     pub(super) async fn write<R: Send + 'static>(
         &mut self,
-        make: impl FnOnce(&mut Running) -> Result<R, Limit> + Send + 'static,
+        make: impl FnOnce(&mut Running, &Watch<'_>) -> Result<R, Stop> + Send + 'static,
     ) -> Result<R, End> {
-        let (made, mut pause) = self.turn(|work, _| make(&mut work.running).map(|made| (made, work.give()))).await??;
-        while pause == Pause::Turn {
-            pause = self.turn(|work, _| work.give()).await?;
-        }
+        let made = self.turn(|work, watch| make(&mut work.running, watch)).await??;
+        while self.turn(Work::give).await?? == Pause::Turn {}
         Ok(made)
     }
 
@@ -176,7 +175,7 @@ impl<'c> Scan<'c> {
                 }
                 other => other?,
             }
-            while self.turn(|work, _| work.give()).await? == Pause::Turn {}
+            while self.turn(Work::give).await?? == Pause::Turn {}
             if let Some(offset) = self.work().rows.refused() {
                 return Ok(Some(offset + 1));
             }
@@ -207,7 +206,7 @@ impl<'c> Scan<'c> {
             let from = upto.saturating_sub(window).max(there.earliest);
             self.begin(&last, range.span, Vec::new())?;
             self.forward(from, upto).await?;
-            let rows = self.turn(|work, _| work.finish()).await??;
+            let rows = self.turn(Work::finish).await??;
             if let Some(Cell::Time(last)) = rows.first().and_then(|row| row.first()) {
                 let slice = Slicer::new(sample).of(*last);
                 let shards = &self.context.shards;
@@ -217,7 +216,7 @@ impl<'c> Scan<'c> {
                 let span = Span { from: slice.start, to, settled: to };
                 self.begin(&before, span, Vec::new())?;
                 self.forward(begun, range.from).await?;
-                found = self.turn(|work, _| work.finish()).await??;
+                found = self.turn(Work::finish).await??;
             }
             (upto, window) = (from, (window * 2).min(WINDOW_MAX));
         }

@@ -5,21 +5,15 @@
 use super::End;
 use super::output::Rows;
 use super::place::Place;
-use crate::limits::{INDEX_STRIDE_BYTES, QUERY_TURN, READ_PIECE_BYTES};
+use crate::limits::{INDEX_STRIDE_BYTES, READ_PIECE_BYTES};
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Row, Running, Span};
+use crate::query::run::{Limit, Row, Running, Span, Stop};
+use crate::query::watch::{STEP, Unwanted, Watch};
 use crate::shard::Fault;
 use crate::shard::blocks::Extent;
 use crate::shard::cursor::Frames;
 use crate::shard::stretch::Stretch;
 use std::sync::Arc;
-use std::time::Instant;
-
-/// Data of events between two looks whether anybody still waits: some ten microseconds.
-const LOOK_BYTES: usize = 8 << 10;
-
-/// What an event takes besides, as if it had so much data.
-const EVENT_BYTES: usize = 128;
 
 /// What was read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +50,7 @@ pub(super) struct Work {
     pub(super) extents: Vec<Extent>,
     /// Offset behind the last segment that counts as read.
     read_upto: u64,
-    /// The frames at hand hold events that were not shown yet, for there was enough to be sent.
+    /// The frames at hand hold events that were not shown yet.
     paused: bool,
     /// It counts as running until it is gone, also when nobody waits for it any more.
     pub(super) place: Place,
@@ -102,11 +96,10 @@ impl Work {
         stretch: &mut Stretch,
         frames: &mut Frames,
         upto: u64,
-        wanted: &dyn Fn() -> bool,
+        watch: &Watch<'_>,
     ) -> Result<Pause, End> {
-        let begun = Instant::now();
         let (before, from) = (self.stats, self.offset);
-        let pause = self.walk_on(stretch, frames, upto, (begun, wanted));
+        let pause = self.walk_on(stretch, frames, upto, watch);
         self.stats.not_json += std::mem::take(&mut self.running.not_json);
         self.place.entry.has_read(&self.stats);
         self.place.entry.advance(self.offset - from);
@@ -121,46 +114,44 @@ impl Work {
         stretch: &mut Stretch,
         frames: &mut Frames,
         upto: u64,
-        (begun, wanted): (Instant, &dyn Fn() -> bool),
+        watch: &Watch<'_>,
     ) -> Result<Pause, End> {
         loop {
-            if self.streams && self.give() == Pause::Turn {
+            if self.streams && self.give(watch)? == Pause::Turn {
                 return Ok(Pause::Turn);
             }
             if !self.wants(upto) {
                 return Ok(Pause::Over);
             }
-            if self.paused || !self.count_block(stretch, upto)? {
+            if watch.is_over() {
+                return Ok(Pause::Turn);
+            }
+            if self.paused || !self.count_block(stretch, upto, watch)? {
                 if !self.paused {
                     if !stretch.read(self.offset, frames)? {
                         return Ok(Pause::Over);
                     }
                     self.note(frames);
+                    watch.spent(frames.iter().map(|frame| frame.bytes.len()).sum())?;
                 }
-                self.paused = self.show(frames, upto, wanted)?;
-            }
-            if !wanted() {
-                return Err(End::HungUp);
-            }
-            if begun.elapsed() >= QUERY_TURN {
-                return Ok(Pause::Turn);
+                self.paused = self.show(frames, upto, watch)?;
             }
         }
     }
 
     /// The rows of a query whose result another one needs.
-    pub(super) fn finish(&mut self) -> Result<Vec<Row>, Limit> {
-        self.running.finish()?;
+    pub(super) fn finish(&mut self, watch: &Watch<'_>) -> Result<Vec<Row>, Stop> {
+        self.running.finish(watch)?;
         Ok(std::iter::from_fn(|| self.running.take()).map(|(_, row)| row).collect())
     }
 
     /// Writes the rows that are there.
-    pub(super) fn give(&mut self) -> Pause {
-        self.rows.take(&mut self.running)
+    pub(super) fn give(&mut self, watch: &Watch<'_>) -> Result<Pause, Unwanted> {
+        self.rows.take(&mut self.running, watch)
     }
 
     /// Counts a block by what the index knows of it, if that is all that is asked for.
-    fn count_block(&mut self, stretch: &mut Stretch, upto: u64) -> Result<bool, End> {
+    fn count_block(&mut self, stretch: &mut Stretch, upto: u64, watch: &Watch<'_>) -> Result<bool, End> {
         let Some(block) = stretch.block(self.offset).filter(|block| block.next_offset <= upto) else {
             return Ok(false);
         };
@@ -168,17 +159,17 @@ impl Work {
             return Ok(false);
         }
         let events = block.next_offset - block.first_offset;
-        self.running.count(events, block.data_bytes, block.first_received_us)?;
+        self.running.count(events, block.data_bytes, block.first_received_us, watch)?;
         self.offset = block.next_offset;
         self.stats.blocks_counted += 1;
         stretch.pass();
         Ok(true)
     }
 
-    /// Shows the events of frames to the query. Returns whether it left some because there is enough to be sent.
-    fn show(&mut self, frames: &Frames, upto: u64, wanted: &dyn Fn() -> bool) -> Result<bool, End> {
-        let room = if self.streams { (self.rows.room(), READ_PIECE_BYTES) } else { (u64::MAX, usize::MAX) };
-        let (shown, mut unwatched) = (self.offset, 0);
+    /// Shows the events of frames to the query. Returns whether it left some because there is enough to be sent, or the turn
+    /// is over.
+    fn show(&mut self, frames: &Frames, upto: u64, watch: &Watch<'_>) -> Result<bool, End> {
+        let (room, shown) = (self.rows.room(), self.offset);
         for frame in frames.iter().skip_while(|frame| frame.header.next_offset() <= shown) {
             let header = frame.header;
             let whole = header.first_offset >= self.offset && header.next_offset() <= upto;
@@ -186,36 +177,34 @@ impl Work {
                 && self.running.counts_only()
                 && self.running.is_one_slice(header.first_received_us, header.last_received_us)
             {
-                self.running.count(u64::from(header.events), frame.data_bytes(), header.first_received_us)?;
+                watch.spent(header.events as usize * STEP)?;
+                self.running.count(u64::from(header.events), frame.data_bytes(), header.first_received_us, watch)?;
                 self.offset = header.next_offset();
                 self.stats.events_read += u64::from(header.events);
+                if watch.is_over() {
+                    return Ok(true);
+                }
                 continue;
             }
             for event in frame.events() {
                 let event = event
                     .map_err(|fault| Fault::Corrupt { offset: self.offset, detail: Arc::from(fault.to_string()) })?;
                 if event.offset < self.offset {
+                    watch.spent(STEP)?;
                     continue;
                 }
                 if event.offset >= upto {
                     self.offset = upto;
                     return Ok(false);
                 }
-                self.running.event(&event)?;
-                unwatched += EVENT_BYTES + event.data.len();
-                if unwatched >= LOOK_BYTES {
-                    unwatched = 0;
-                    if !wanted() {
-                        return Err(End::HungUp);
-                    }
-                }
+                self.running.event(&event, watch)?;
                 self.offset = event.offset + 1;
                 self.stats.events_read += 1;
-                if self.running.has_ready(room.0, room.1) {
+                if watch.is_over() || self.streams && self.running.has_ready(room, READ_PIECE_BYTES) {
                     return Ok(true);
                 }
             }
-            self.running.seen(header.last_received_us);
+            self.running.seen(header.last_received_us, watch)?;
         }
         Ok(false)
     }

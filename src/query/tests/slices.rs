@@ -1,6 +1,6 @@
 //! Slices: where they begin, what stands for empty ones, and days on which clocks change.
 
-use super::{Cell, DAY, MEMORY, Row, SECOND, Stored, plan, rows, taken};
+use super::{Cell, DAY, MEMORY, Row, SECOND, Stored, plan, rows, taken, watch};
 use crate::query::run::{Limit, Running, Span};
 use crate::query::slice::{Slice, Slicer};
 use jiff::Timestamp;
@@ -249,8 +249,8 @@ fn empty_slices_take_no_memory() {
             let plan = plan(&text).unwrap();
             let span = Span { from: times.0, to: times.1, settled: times.1 };
             let mut running = Running::new(&plan, span, 4096, Vec::new()).unwrap();
-            events.iter().for_each(|stored| running.event(&stored.event()).unwrap());
-            running.finish().unwrap();
+            events.iter().for_each(|stored| running.event(&stored.event(), &watch()).unwrap());
+            running.finish(&watch()).unwrap();
             let mut starts = Vec::new();
             while let Some((_, row)) = running.take() {
                 let Cell::Time(start) = row[0] else { panic!("{row:?}") };
@@ -279,13 +279,15 @@ fn slices_without_events_end_with_their_time() {
         let span = Span { from: DAY, to: DAY, settled: DAY };
         let mut running = Running::new(&plan, span, MEMORY, Vec::new()).unwrap();
         let filled = matches!(fill, "FILL(0)" | "FILL(PREV)");
-        assert_eq!(running.tick(0), filled.then_some(DAY + SECOND), "{fill}");
-        running.event(&Stored::new(0, DAY + SECOND + 1, "{}").event()).unwrap();
-        assert_eq!(running.tick(DAY + 2 * SECOND - 1), Some(DAY + 2 * SECOND));
+        assert_eq!(running.next_end(), filled.then_some(DAY + SECOND), "{fill}");
+        running.event(&Stored::new(0, DAY + SECOND + 1, "{}").event(), &watch()).unwrap();
+        running.tick(DAY + 2 * SECOND - 1, &watch()).unwrap();
+        assert_eq!(running.next_end(), Some(DAY + 2 * SECOND));
         // An event that does not meet the predicate tells the time as well as a clock.
-        running.seen(DAY + 2 * SECOND);
+        running.seen(DAY + 2 * SECOND, &watch()).unwrap();
         running.extend(DAY + 4 * SECOND + 5);
-        assert_eq!(running.tick(DAY + 4 * SECOND + 5), filled.then_some(DAY + 5 * SECOND), "{fill}");
+        running.tick(DAY + 4 * SECOND + 5, &watch()).unwrap();
+        assert_eq!(running.next_end(), filled.then_some(DAY + 5 * SECOND), "{fill}");
         let row = |row: Row| match row[..] {
             [Cell::Time(start), Cell::Integer(count), Cell::Bool(false)] => ((start - DAY) / SECOND, Some(count)),
             [Cell::Time(start), Cell::Null, Cell::Bool(false)] => ((start - DAY) / SECOND, None),
