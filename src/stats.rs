@@ -52,6 +52,8 @@ pub struct ShardStats {
     pub duplicates: Counter,
     /// Commits begun.
     pub commits: Counter,
+    /// Commits that were written, or never will be. No metric: what is under way is over before anybody reads of it.
+    pub commits_ended: Counter,
     /// From sealing a commit to its being durable.
     pub commit_seconds: Histogram,
     /// Bytes moved to segments.
@@ -81,6 +83,7 @@ pub struct Stats {
     bytes: Family<ShardLabel, Counter>,
     duplicates: Family<ShardLabel, Counter>,
     commits: Family<ShardLabel, Counter>,
+    commits_ended: Family<ShardLabel, Counter>,
     commit_seconds: Family<ShardLabel, Histogram, fn() -> Histogram>,
     flushed_bytes: Family<ShardLabel, Counter>,
     trimmed_segments: Family<ShardLabel, Counter>,
@@ -116,6 +119,7 @@ impl Default for Stats {
             bytes: Family::default(),
             duplicates: Family::default(),
             commits: Family::default(),
+            commits_ended: Family::default(),
             commit_seconds: Family::new_with_constructor(seconds),
             flushed_bytes: Family::default(),
             trimmed_segments: Family::default(),
@@ -193,6 +197,7 @@ impl Stats {
             bytes: self.bytes.get_or_create_owned(&label),
             duplicates: self.duplicates.get_or_create_owned(&label),
             commits: self.commits.get_or_create_owned(&label),
+            commits_ended: self.commits_ended.get_or_create_owned(&label),
             commit_seconds: self.commit_seconds.get_or_create_owned(&label),
             flushed_bytes: self.flushed_bytes.get_or_create_owned(&label),
             trimmed_segments: self.trimmed_segments.get_or_create_owned(&label),

@@ -32,8 +32,17 @@ const REST: Duration = Duration::from_micros(10);
 /// the kernel ends writes: with 10 µs of rest p99 of commits is nearly twice what it is without a query, with 50 µs the same.
 const OTHERS: Duration = Duration::from_millis(1);
 
-/// How much the others that are to be made way for have done: a number that changes while they are at work.
-pub type Others = Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Says what the others do that are to be made way for.
+pub type Others = Arc<dyn Fn() -> Busy + Send + Sync>;
+
+/// What others do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// How much they have begun.
+    pub begun: u64,
+    /// Whether some of it is under way.
+    pub under_way: bool,
+}
 
 /// The threads. They end when it is dropped. What may wait for them is bounded by whoever gives them jobs.
 pub struct Background {
@@ -102,16 +111,16 @@ impl Background {
 
 /// When a job rests, and for how long.
 struct Pace<'o> {
-    others: &'o dyn Fn() -> u64,
+    others: &'o dyn Fn() -> Busy,
     /// When it rested last.
     rested: Cell<Instant>,
-    /// What the others had done when they were last seen at work, and when that was.
+    /// What the others had begun when they were last looked at, and when they were last seen at work.
     seen: Cell<(u64, Option<Instant>)>,
 }
 
 impl<'o> Pace<'o> {
-    fn new(others: &'o dyn Fn() -> u64) -> Self {
-        Self { others, rested: Cell::new(Instant::now()), seen: Cell::new((others(), None)) }
+    fn new(others: &'o dyn Fn() -> Busy) -> Self {
+        Self { others, rested: Cell::new(Instant::now()), seen: Cell::new((others().begun, None)) }
     }
 
     fn rest_if_due(&self) {
@@ -123,9 +132,10 @@ impl<'o> Pace<'o> {
     }
 
     fn rest(&self, now: Instant) -> Duration {
-        let done = (self.others)();
-        if done != self.seen.get().0 {
-            self.seen.set((done, Some(now)));
+        let Busy { begun, under_way } = (self.others)();
+        // What began and ended since the last look is seen, too.
+        if under_way || begun != self.seen.get().0 {
+            self.seen.set((begun, Some(now)));
         }
         let at_work = self.seen.get().1.is_some_and(|seen| now - seen < OTHERS);
         if at_work { STINT } else { REST }
@@ -139,17 +149,29 @@ mod tests {
 
     #[test]
     fn a_job_rests_for_longer_while_others_are_at_work() {
-        let done = Cell::new(7);
-        let others = || done.get();
+        let busy = Cell::new(Busy { begun: 7, under_way: false });
+        let others = || busy.get();
         let pace = Pace::new(&others);
         let begun = Instant::now();
         assert_eq!(pace.rest(begun), REST, "nobody else is there");
-        done.set(8);
-        assert_eq!(pace.rest(begun), STINT);
+        busy.set(Busy { begun: 8, under_way: false });
+        assert_eq!(pace.rest(begun), STINT, "something began and ended");
         assert_eq!(pace.rest(begun + OTHERS / 2), STINT);
-        assert_eq!(pace.rest(begun + OTHERS), REST, "they have ended");
-        done.set(9);
-        assert_eq!(pace.rest(begun + OTHERS), STINT);
+        assert_eq!(pace.rest(begun + OTHERS), REST, "that is over");
+        // What takes longer ends while it still rests.
+        busy.set(Busy { begun: 9, under_way: true });
+        for passed in 1..20 {
+            assert_eq!(pace.rest(begun + OTHERS * passed), STINT, "after {passed}");
+        }
+        busy.set(Busy { begun: 9, under_way: false });
+        assert_eq!(pace.rest(begun + OTHERS * 19 + OTHERS / 2), STINT);
+        assert_eq!(pace.rest(begun + OTHERS * 20), REST);
+    }
+
+    #[test]
+    fn a_job_that_begins_while_others_are_at_work_makes_way_at_once() {
+        let others = || Busy { begun: 7, under_way: true };
+        assert_eq!(Pace::new(&others).rest(Instant::now()), STINT);
     }
 
     #[test]
@@ -157,7 +179,7 @@ mod tests {
         let (cpus, _) = system::cpus().unwrap();
         let looks = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&looks);
-        let others = Arc::new(move || counted.fetch_add(1, Ordering::Relaxed));
+        let others = Arc::new(move || Busy { begun: counted.fetch_add(1, Ordering::Relaxed), under_way: false });
         let background = Background::start("test", &cpus[..1], others).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         // It would not end.
@@ -167,7 +189,7 @@ mod tests {
     #[test]
     fn a_job_that_goes_on_and_on_makes_way() {
         let (cpus, _) = system::cpus().unwrap();
-        let background = Background::start("test", &cpus[..1], Arc::new(|| 0)).unwrap();
+        let background = Background::start("test", &cpus[..1], Arc::new(Busy::default)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let left_cpu = || {
             let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
@@ -186,7 +208,7 @@ mod tests {
     #[test]
     fn jobs_run_with_the_lowest_priority_and_learn_that_nobody_waits() {
         let (cpus, _) = system::cpus().unwrap();
-        let background = Background::start("test", &cpus[..1], Arc::new(|| 0)).unwrap();
+        let background = Background::start("test", &cpus[..1], Arc::new(Busy::default)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let policy = |_: &dyn Fn() -> bool| {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();

@@ -187,13 +187,13 @@ pub fn run(config: Config, start: Start) -> Result<(), StartError> {
 /// What all cores have in common.
 fn shared(config: Config, began: Instant, shards: u16, cpus: &[usize], cores: usize) -> io::Result<Arc<Broker>> {
     let stats = Stats::default();
-    let commits = (0..shards).map(|shard| stats.shard(shard).commits).collect();
+    let counters = (0..shards).map(|shard| stats.shard(shard)).collect();
     Ok(Arc::new(Broker {
         stats,
         draining: AtomicBool::new(false),
         started: began,
         data: config.data.clone(),
-        queries: Queries::start(cpus, cores, commits)?,
+        queries: Queries::start(cpus, cores, counters)?,
         config,
     }))
 }

@@ -94,6 +94,7 @@ impl Shard {
         let writing = self.files[slot].write(buffer, position);
         tokio_uring::spawn(async move {
             let (result, buffer) = writing.await;
+            shard.stats.commits_ended.inc();
             if buffer.capacity() <= BUFFER_BYTES_KEPT {
                 shard.state.borrow_mut().free_buffers.push(buffer);
             }

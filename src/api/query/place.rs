@@ -8,11 +8,11 @@ use super::super::problem::Problem;
 use super::super::{Broker, Context};
 use super::work::Stats;
 use crate::http::Head;
-use crate::io::background::Background;
+use crate::io::background::{Background, Busy};
 use crate::limits::{QUERY_SHOWN_BYTES_MAX, QUERY_THREADS_MAX};
 use crate::query::plan::Plan;
 use crate::query::run::{Limit, Row, Running, Span};
-use crate::stats::Counter;
+use crate::stats::ShardStats;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,14 +55,14 @@ pub(super) struct Place {
 
 impl Queries {
     /// Starts the threads, one on each of `cpus` behind those that the cores have, or on all if none is left. They make way
-    /// while one of the counters of `commits` goes on.
+    /// while one of `shards` commits.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(cpus: &[usize], cores: usize, commits: Vec<Counter>) -> std::io::Result<Self> {
+    pub fn start(cpus: &[usize], cores: usize, shards: Vec<ShardStats>) -> std::io::Result<Self> {
         let cpus = cpus.get(cores..).filter(|left| !left.is_empty()).unwrap_or(cpus);
         let cpus = &cpus[..cpus.len().min(QUERY_THREADS_MAX)];
-        let commits = Arc::new(move || commits.iter().map(Counter::get).sum());
+        let commits = Arc::new(move || commits(&shards));
         Ok(Self { running: Mutex::default(), background: Background::start("query", cpus, commits)? })
     }
 
@@ -87,6 +87,13 @@ impl Queries {
         seen.sort_by_key(|(_, entry)| entry.begun);
         seen
     }
+}
+
+fn commits(shards: &[ShardStats]) -> Busy {
+    // Those that ended first: else one that begins and one that ends between the two looks make up for each other.
+    let ended: u64 = shards.iter().map(|shard| shard.commits_ended.get()).sum();
+    let begun = shards.iter().map(|shard| shard.commits.get()).sum();
+    Busy { begun, under_way: begun != ended }
 }
 
 impl Entry {
@@ -272,6 +279,22 @@ mod tests {
         }
         drop(second);
         assert!(broker.stats.queries_running.get() == 0 && broker.queries.running().is_empty());
+    }
+
+    #[test]
+    fn commits_of_any_shard_are_under_way_until_they_have_ended() {
+        let stats = Stats::default();
+        let shards = [stats.shard(0), stats.shard(1)];
+        assert_eq!(commits(&shards), Busy::default());
+        shards[1].commits.inc();
+        shards[1].commits.inc();
+        shards[1].commits_ended.inc();
+        assert_eq!(commits(&shards), Busy { begun: 2, under_way: true });
+        shards[1].commits_ended.inc();
+        shards[0].commits.inc();
+        assert_eq!(commits(&shards), Busy { begun: 3, under_way: true });
+        shards[0].commits_ended.inc();
+        assert_eq!(commits(&shards), Busy { begun: 3, under_way: false });
     }
 
     #[test]

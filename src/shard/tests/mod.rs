@@ -4,6 +4,7 @@
 //! nothing is still on its way to the disk: then the files are all there is, and may be changed.
 
 mod checkpoint;
+mod commit;
 mod consumers;
 mod groups;
 mod history;
