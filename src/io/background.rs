@@ -9,15 +9,18 @@
 //! whenever they ask whether they are still wanted and have run for a while, and half of the time while others are at work.
 //!
 //! One of them that others keep from its CPU may stand anywhere, within the allocator, too. So what jobs allocated is given
-//! back by jobs: the allocator keeps it under a lock of the thread that it was made by, which nobody else is to wait for.
+//! back by jobs: the allocator keeps it under a lock of the thread that it was made by, which nobody else is to wait for. And
+//! whoever gives a job takes no lock: it is put into a list without one, and the thread that waits for it is unparked.
 
 use super::system;
 use std::cell::Cell;
 use std::io;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -46,7 +49,7 @@ pub struct Busy {
 
 /// The threads. They end when it is dropped. What may wait for them is bounded by whoever gives them jobs.
 pub struct Background {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
     others: Others,
 }
 
@@ -56,7 +59,7 @@ impl Background {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn start(name: &str, cpus: &[usize], others: Others) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (jobs, queue) = mpsc::unbounded_channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         for &cpu in cpus {
             let queue = Arc::clone(&queue);
@@ -66,12 +69,9 @@ impl Background {
                 let _ = system::take_what_is_left();
                 // Else it would sleep for 50 µs more, so that timers end together.
                 let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    match next {
-                        Ok(job) => job(),
-                        Err(mpsc::RecvError) => return,
-                    }
+                let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+                while let Some(job) = next(&queue, &waker) {
+                    job();
                 }
             })?;
         }
@@ -80,7 +80,8 @@ impl Background {
 
     /// Drops what jobs made. It also takes a while, if it is much.
     pub fn discard<T: Send + 'static>(&self, value: T) {
-        self.jobs.send(Box::new(move || drop(value))).expect("the threads live as long as this");
+        let job: Job = Box::new(move || drop(value));
+        assert!(self.jobs.send(job).is_ok(), "the threads live as long as this");
     }
 
     /// Runs `work` on one of the threads and returns what it returns. The job is queued by the call itself. `work` is to call
@@ -104,8 +105,32 @@ impl Background {
                 let _ = done.send(answer);
             }
         });
-        self.jobs.send(job).expect("the threads live as long as this");
+        assert!(self.jobs.send(job).is_ok(), "the threads live as long as this");
         async move { result.await.expect("a job in the background panicked") }
+    }
+}
+
+/// The next job, once it is there; `None` when there will be no more. Only these threads wait in line.
+fn next(queue: &Mutex<mpsc::UnboundedReceiver<Job>>, waker: &Waker) -> Option<Job> {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match queue.poll_recv(&mut Context::from_waker(waker)) {
+            Poll::Ready(job) => return job,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Wakes a thread without a lock.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -146,6 +171,7 @@ impl<'o> Pace<'o> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc;
 
     #[test]
     fn a_job_rests_for_longer_while_others_are_at_work() {
@@ -203,6 +229,35 @@ mod tests {
                 assert!(wanted());
             }
         }));
+    }
+
+    /// More threads than jobs at once: each waits for its turn to take one, and is woken for it.
+    #[test]
+    fn every_job_is_taken_and_threads_end_with_what_started_them() {
+        let (cpus, _) = system::cpus().unwrap();
+        let background = Background::start("taking", &[cpus[0]; 3], Arc::new(Busy::default)).unwrap();
+        let threads = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            let name =
+                |task: io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+            tasks.filter_map(name).filter(|name| name.starts_with("taking-")).count()
+        };
+        let (told, heard) = mpsc::channel();
+        let give = |number: u32| {
+            let told = told.clone();
+            background.run(move |_| told.send(number).unwrap())
+        };
+        for number in 0..1000 {
+            let _asked = (give(number), give(number));
+            assert_eq!([heard.recv(), heard.recv()], [Ok(number); 2]);
+        }
+        while threads() < 3 {
+            std::thread::yield_now();
+        }
+        drop(background);
+        while threads() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
