@@ -76,7 +76,8 @@ impl Series {
             Source::State(_) | Source::FirstEvent | Source::LastEvent => match fill {
                 Fill::Previous => before.map_or(Cell::Null, |row| row[column].clone()),
                 Fill::Linear => before.zip(behind).map_or(Cell::Null, |rows| between(rows, column, slice.start)),
-                Fill::Number(number) => constant(plan.headings[column].kind, number),
+                Fill::Whole(number) => constant(plan.headings[column].kind, Cell::Integer(number)),
+                Fill::Number(number) => constant(plan.headings[column].kind, Cell::Number(number)),
                 Fill::Null | Fill::None => Cell::Null,
             },
         };
@@ -185,16 +186,10 @@ fn between((before, behind): (&Row, &Row), column: usize, time: u64) -> Cell {
     }
 }
 
-/// Whether it is shown as a whole number.
-pub(super) fn is_whole(number: f64) -> bool {
-    number.fract() == 0.0 && number.abs() < 1e15
-}
-
 /// The number in a column of numbers.
-fn constant(kind: Kind, number: f64) -> Cell {
+fn constant(kind: Kind, number: Cell) -> Cell {
     match kind {
-        Kind::Integer | Kind::Number | Kind::Json if is_whole(number) => Cell::Integer(number as i64),
-        Kind::Integer | Kind::Number | Kind::Json => Cell::Number(number),
+        Kind::Integer | Kind::Number | Kind::Json => number,
         Kind::Text | Kind::Time | Kind::Boolean | Kind::Event => Cell::Null,
     }
 }

@@ -6,6 +6,7 @@ use super::syntax::{Align, Column, Expression, Fill, Function, Item, Query, Samp
 use super::time;
 use super::value::{Path, Step};
 use crate::limits::{QUERY_BYTES_MAX, QUERY_ITEMS_MAX, QUERY_PATH_STEPS_MAX};
+use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 use std::ops::Range;
 
@@ -140,6 +141,7 @@ impl<'t, 'p> Parser<'t, 'p> {
         let sample = self.sample()?;
         let descending = self.order()?;
         let limit = if self.clause("LIMIT")? { Some(self.count()?) } else { None };
+        let follow_place = self.place();
         let follow = self.clause("FOLLOW")?;
         if self.is_keyword(0, "GROUP") {
             let detail = "no GROUP BY is needed: the columns that stand beside aggregates group them";
@@ -151,16 +153,29 @@ impl<'t, 'p> Parser<'t, 'p> {
         if self.peek().is_some() {
             return self.expected(&self.following());
         }
-        Ok(Query { explain, select, group, group_place, from, to, predicate, sample, descending, limit, follow })
+        Ok(Query {
+            explain,
+            select,
+            group,
+            group_place,
+            from,
+            to,
+            predicate,
+            sample,
+            descending,
+            limit,
+            follow,
+            follow_place,
+        })
     }
 
     fn select(&mut self) -> Parsed<Select> {
         if self.sign("*") {
             return Ok(Select::All);
         }
-        let mut items = vec![self.item()?];
+        let mut items = vec![self.item("*, a column or an aggregate such as count()")?];
         while self.sign(",") {
-            items.push(self.item()?);
+            items.push(self.item("a column or an aggregate such as count()")?);
             if items.len() > QUERY_ITEMS_MAX {
                 let detail = format!("at most {QUERY_ITEMS_MAX} items may be selected");
                 return self.fault("query_too_long", detail, self.place());
@@ -169,14 +184,14 @@ impl<'t, 'p> Parser<'t, 'p> {
         Ok(Select::Items(items))
     }
 
-    fn item(&mut self) -> Parsed<Item> {
+    fn item(&mut self, expected: &str) -> Parsed<Item> {
         let start = self.place().start;
         let function = match (self.peek(), self.tokens.get(self.at + 1).map(|token| &token.kind)) {
             (Some(Kind::Word(word)), Some(Kind::Sign("("))) => Some(self.function(word)?),
             _ => None,
         };
         let expression = match function {
-            None => Expression::Column(self.column("*, a column or an aggregate such as count()")?),
+            None => Expression::Column(self.column(expected)?),
             Some(function) => {
                 self.at += 2;
                 let bare = matches!(function, Function::Count | Function::Bytes | Function::Rate);
@@ -272,6 +287,10 @@ impl<'t, 'p> Parser<'t, 'p> {
             }
             if names.iter().skip(1).any(|name| name.is_empty()) || !names[0].is_empty() {
                 return self.fault("bad_query", "expected names with one dot between them", start);
+            }
+            if let Some(odd) = names.iter().find(|name| name.contains(['+', '-', ':'])) {
+                let detail = format!("a name with signs stands in double quotes: \"{odd}\"; there is no arithmetic");
+                return self.fault("bad_query", detail, start);
             }
             steps.extend(names[1..].iter().map(|name| Step::Member((*name).into())));
             match (self.adjacent(), open) {
@@ -395,8 +414,10 @@ impl<'t, 'p> Parser<'t, 'p> {
             "NULL" => Fill::Null,
             "PREV" => Fill::Previous,
             "LINEAR" => Fill::Linear,
-            _ => match word.parse::<f64>() {
-                Ok(number) if number.is_finite() => Fill::Number(number),
+            _ => match (word.parse(), word.parse::<f64>()) {
+                (Ok(whole), _) => Fill::Whole(whole),
+                (_, Ok(number)) if number.fract() == 0.0 && number.abs() < 1e15 => Fill::Whole(number as i64),
+                (_, Ok(number)) if number.is_finite() => Fill::Number(number),
                 _ => return self.expected(FILL),
             },
         };
@@ -427,9 +448,11 @@ impl<'t, 'p> Parser<'t, 'p> {
         self.step();
         // The data that is part of the program: the host's would be searched for in files, here and now, and slices would be
         // other ones on another host.
-        match TimeZoneDatabase::bundled().get(name) {
-            Ok(zone) => Ok(Align::Calendar(zone)),
-            Err(_) => self.fault("unknown_name", format!("there is no time zone {name:?}"), place),
+        match TimeZoneDatabase::bundled().get(name).ok().filter(|zone| !zone.is_unknown()) {
+            // UTC has many names.
+            Some(zone) if is_always_utc(&zone) => Ok(Align::Calendar(TimeZone::UTC)),
+            Some(zone) => Ok(Align::Calendar(zone)),
+            None => self.fault("unknown_name", format!("there is no time zone {name:?}"), place),
         }
     }
 
@@ -446,6 +469,10 @@ impl<'t, 'p> Parser<'t, 'p> {
         self.keywords(&["ASC"]);
         Ok(false)
     }
+}
+
+fn is_always_utc(zone: &TimeZone) -> bool {
+    zone.following(Timestamp::MIN).next().is_none() && zone.to_offset(Timestamp::UNIX_EPOCH).is_zero()
 }
 
 /// What may stand behind the name of the group, in this order.

@@ -1,7 +1,6 @@
 //! A query that was checked: what a row is made of, and what events are asked for.
 
 use super::fault::Fault;
-use super::fill::is_whole;
 use super::syntax::{Align, Column, Expression, Fill, Function, Item, Length, Query, Select};
 
 /// How a column's values are shown.
@@ -128,8 +127,7 @@ impl Plan {
         let fill = self.query.sample.as_ref().map(|sample| sample.fill);
         let kind = match (kind, source, fill) {
             // What is filled in need not be whole.
-            (Kind::Integer, Source::State(_), Some(Fill::Linear)) => Kind::Number,
-            (Kind::Integer, Source::State(_), Some(Fill::Number(number))) if !is_whole(number) => Kind::Number,
+            (Kind::Integer, Source::State(_), Some(Fill::Linear | Fill::Number(_))) => Kind::Number,
             _ => kind,
         };
         self.headings.push(Heading { name: name.into(), kind });
@@ -212,25 +210,29 @@ impl Plan {
     }
 
     fn check(&self) -> Result<(), Fault> {
-        let place = self.query.group_place.clone();
         for (number, heading) in self.headings.iter().enumerate() {
             if self.headings[..number].iter().any(|other| other.name == heading.name) {
                 let detail = format!("two columns are called `{}`: name one with AS", heading.name);
                 return Err(Fault::new("bad_query", detail, self.item_place(&heading.name)));
             }
         }
-        if self.query.follow && (self.query.descending || self.query.to.is_some()) {
-            return Err(Fault::new("bad_query", "FOLLOW has no TO and goes on in ascending order", place));
+        if !self.query.follow {
+            return Ok(());
         }
-        if self.query.follow && self.shape == Shape::Groups && self.query.sample.is_none() {
-            let detail = "aggregates of a log that goes on have no end: cut it with SAMPLE BY";
-            return Err(Fault::new("bad_query", detail, place));
-        }
-        if self.query.follow && self.fills_keys() {
-            let detail = "which values of a plain column are missing is known at the end: FILL them without FOLLOW";
-            return Err(Fault::new("bad_query", detail, place));
-        }
-        Ok(())
+        let detail = match () {
+            () if self.query.descending || self.query.to.is_some() => "FOLLOW has no TO and goes on in ascending order",
+            () if self.shape == Shape::Groups && self.query.sample.is_none() => {
+                "aggregates of a log that goes on have no end: cut it with SAMPLE BY"
+            }
+            () if self.fills_keys() => {
+                "which values of a plain column are missing is known at the end: FILL them without FOLLOW"
+            }
+            () if self.headings.iter().any(|heading| &*heading.name == "frame") => {
+                "lines with `frame` are those that control what follows: name the column with AS"
+            }
+            () => return Ok(()),
+        };
+        Err(Fault::new("bad_query", detail, self.query.follow_place.clone()))
     }
 
     /// Where the last item of that name stands.
@@ -295,14 +297,21 @@ impl Plan {
     }
 }
 
+/// Days of 10 000 years.
+const DAYS_MAX: u32 = 3_652_425;
+
 fn check_slices(query: &Query) -> Result<(), Fault> {
     let Some(sample) = &query.sample else { return Ok(()) };
     let nothing = matches!(sample.length, Length::Fixed(0) | Length::Days(0) | Length::Months(0));
     if nothing {
         return Err(Fault::new("bad_query", "a slice must be longer than nothing", sample.place.clone()));
     }
-    let days = matches!(sample.length, Length::Days(days) if days > 3_652_425);
-    if days || matches!(sample.length, Length::Months(months) if months > 120_000) {
+    let too_long = match sample.length {
+        Length::Fixed(length) => length > u64::from(DAYS_MAX) * 86_400_000_000,
+        Length::Days(days) => days > DAYS_MAX,
+        Length::Months(months) => months > 120_000,
+    };
+    if too_long {
         return Err(Fault::new("bad_query", "a slice is at most 10000 years long", sample.place.clone()));
     }
     if sample.align == Align::FirstObservation && sample.fill == Fill::Previous {

@@ -16,7 +16,7 @@ impl Parser<'_, '_> {
 
     fn any_of(&mut self, depth: usize) -> Parsed<Predicate> {
         if depth > QUERY_DEPTH_MAX {
-            let detail = format!("parentheses and NOT may be {QUERY_DEPTH_MAX} deep");
+            let detail = format!("parentheses may be {QUERY_DEPTH_MAX} deep");
             return Err(Fault::new("query_too_long", detail, self.place()));
         }
         let mut parts = vec![self.all_of(depth)?];

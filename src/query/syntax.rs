@@ -30,6 +30,8 @@ pub struct Query {
     pub limit: Option<u64>,
     /// Whether to go on with what comes.
     pub follow: bool,
+    /// Where `FOLLOW` stands, or would.
+    pub follow_place: Range<usize>,
 }
 
 /// What is asked for.
@@ -211,6 +213,8 @@ pub enum Fill {
     Previous,
     /// Values on a line between the slices around.
     Linear,
+    /// This whole number.
+    Whole(i64),
     /// This number.
     Number(f64),
 }

@@ -6,10 +6,11 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 /// What a time may be.
-pub(super) const EXPECTED: &str = "a time from 1970 to 9999-12-30: RFC 3339 with its offset, a date, now(), now() - 15m, or \
+pub(super) const EXPECTED: &str = "a time from 1970 to 9999-12-30T22:00Z: RFC 3339 with its offset, a date, now(), now() - 15m, or \
                                    an integer of 10, 13 or 16 digits (s, ms, µs since 1970)";
 
-/// Reads a time: RFC 3339, a date (midnight in UTC), or an integer whose length tells its unit; µs since 1970.
+/// Reads a time: RFC 3339, a date (midnight in UTC), or an integer whose length tells its unit; µs since 1970, what is
+/// behind them left out.
 pub(super) fn time(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: u64 = text.parse().ok()?;
@@ -21,11 +22,34 @@ pub(super) fn time(text: &str) -> Option<u64> {
         };
     }
     let dated = |date: Date| date.to_zoned_datetime(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
-    let time = match text.len() {
-        10 => dated(text.parse().ok()?)?,
-        _ => text.parse::<Timestamp>().ok()?,
+    let time = match shape(text).as_str() {
+        "0000-00-00" => dated(text.parse().ok()?)?,
+        shape if is_rfc3339(shape, text) => text.parse::<Timestamp>().ok()?,
+        _ => return None,
     };
-    u64::try_from(time.as_microsecond()).ok()
+    u64::try_from(time.as_microsecond()).ok().filter(|_| time >= Timestamp::UNIX_EPOCH)
+}
+
+/// The text with each digit as 0.
+fn shape(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect()
+}
+
+/// Whether it is written as RFC 3339 has it, and in the 24 hours of a day; no clock here knows of leap seconds.
+fn is_rfc3339(shape: &str, text: &str) -> bool {
+    let rest = ["T", "t", " "].iter().find_map(|between| {
+        shape.strip_prefix("0000-00-00").and_then(|rest| rest.strip_prefix(between)?.strip_prefix("00:00:00"))
+    });
+    let Some(rest) = rest else { return false };
+    let fraction = rest.strip_prefix(".0").map(|rest| rest.trim_start_matches('0'));
+    let zone = fraction.unwrap_or(rest);
+    let offset = &text[text.len() - zone.len()..];
+    let sound = match zone {
+        "Z" | "z" => true,
+        "+00:00" | "-00:00" => &offset[1..3] < "24" && &offset[4..] < "60",
+        _ => false,
+    };
+    sound && &text[17..19] < "60"
 }
 
 /// A time so long before or behind another one, if the calendar knows it: from 1970 to the year 9999.
@@ -87,6 +111,20 @@ mod tests {
             ("2026-11-25T13:00:00+01:00", Some(noon)),
             ("2026-11-25T12:00:00.000001Z", Some(noon + 1)),
             ("2026-11-25T12:00:00", None),
+            ("2026-11-25t12:00:00.0000019z", Some(noon + 1)),
+            ("2026-11-25 13:30:00+01:30", Some(noon)),
+            ("2026-11-25T12:00:60Z", None),
+            ("2026-11-25T12:00:00.Z", None),
+            ("2026-11-25T12:00Z", None),
+            ("20261125T120000Z", None),
+            ("+002026-11-25T12:00:00Z", None),
+            ("2026-11-25T12:00:00+24:00", None),
+            ("2026-11-25T12:00:00+01:60", None),
+            ("2026-11-25T12:00:00+01", None),
+            ("2026-11-25T12:00:00+0100", None),
+            ("2026-11-25T12:00:00+01:00[Europe/Berlin]", None),
+            ("2026-11-25T12:00:00ß", None),
+            ("1969-12-31T23:59:59.9999999Z", None),
             ("2026-11-25", Some(noon - 43_200_000_000)),
             ("2026-13-25", None),
             ("1969-12-31", None),

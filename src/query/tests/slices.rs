@@ -25,6 +25,20 @@ fn slices_begin_where_clock_and_calendar_have_round_times() {
         ("M", "2026-11-25T10:12:13Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
         ("3M", "2026-11-25T10:12:13Z", "2026-10-01T00:00:00Z", "2027-01-01T00:00:00Z"),
         ("y", "2026-11-25T10:12:13Z", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+        // UTC by whatever name.
+        ("7h", "2026-11-25T10:12:13Z", "2026-11-25T10:00:00Z", "2026-11-25T17:00:00Z"),
+        (
+            "7h ALIGN TO CALENDAR TIME ZONE 'Etc/UTC'",
+            "2026-11-25T10:12:13Z",
+            "2026-11-25T10:00:00Z",
+            "2026-11-25T17:00:00Z",
+        ),
+        (
+            "7h ALIGN TO CALENDAR TIME ZONE 'Zulu'",
+            "2026-11-25T10:12:13Z",
+            "2026-11-25T10:00:00Z",
+            "2026-11-25T17:00:00Z",
+        ),
         // Berlin: clocks go forward on 2026-03-29 and back on 2026-10-25.
         (
             "d ALIGN TO CALENDAR TIME ZONE 'Europe/Berlin'",
@@ -180,6 +194,8 @@ fn empty_slices_are_filled_over_the_whole_range() {
         filled("FILL(0)"),
         [zero.clone(), ten.clone(), thirty.clone(), zero.clone(), zero.clone(), sixty.clone(), zero]
     );
+    let large = 9_007_199_254_740_993;
+    assert_eq!(filled(&format!("FILL({large})"))[0], Integer(large), "more than a double holds");
     assert_eq!(
         filled("FILL(PREV)"),
         [Null, ten.clone(), thirty.clone(), thirty.clone(), thirty.clone(), sixty.clone(), sixty.clone()]
