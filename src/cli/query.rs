@@ -50,7 +50,7 @@ pub(super) struct Query {
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Format>,
     /// Draw the slices of a query with SAMPLE BY
-    #[arg(long, conflicts_with = "output", requires = "query")]
+    #[arg(long, conflicts_with_all = ["output", "running", "stop"])]
     plot: bool,
     #[command(flatten)]
     connection: Connection,
@@ -95,6 +95,9 @@ impl Query {
     }
 
     fn show(&self, client: &Client, query: &str) -> Result<(), Failure> {
+        if self.plot && follows(query) {
+            return Err(Failure::usage("--plot draws a result that has an end: leave out FOLLOW"));
+        }
         match self.output.unwrap_or(if follows(query) { Format::Ndjson } else { Format::Table }) {
             Format::Table => {
                 let (answer, watch) = ask(client, query, "application/json")?;
@@ -194,7 +197,9 @@ fn show(rows: &Rows) -> Result<(), Failure> {
     output::lines(&output::table(&titles, &cells))?;
     if rows.next.is_some() {
         let shown = several(rows.rows.len() as u64, "row");
-        output::say(&format!("{shown} shown of more: raise LIMIT, or take all with -o ndjson or -o csv"));
+        output::say(&format!(
+            "{shown} shown of more: raise LIMIT, or leave it out and take all with -o ndjson or -o csv"
+        ));
     }
     Ok(())
 }

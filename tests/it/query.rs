@@ -54,7 +54,7 @@ fn rows_come_as_json_ndjson_and_csv() {
     assert_eq!(answer["rows"], json!([[8, true, null], [9, false, null]]));
     assert_eq!(answer["columns"][2], json!({"name": "x", "type": "json"}));
     assert!(answer["next"].is_null() && answer["stats"]["events_read"] == 10, "{answer}");
-    let lines = client.ask("POST", QUERY, &[NDJSON], query);
+    let lines = client.ask("POST", QUERY, &[("Accept", "text/html, Application/X-NDJSON")], query);
     assert_eq!(
         lines.text(),
         "{\"offset\":8,\"data.even\":true,\"x\":null}\n{\"offset\":9,\"data.even\":false,\"x\":null}\n"
@@ -181,6 +181,18 @@ fn what_is_wrong_is_told_with_its_place() {
     assert_eq!(told["drawn"], "WHERE data.n == y\n                ^");
     let answer = client.ask("POST", QUERY, &[], [b'S', 0xff]);
     answer.assert_problem(400, "not_utf8", "a byte that is no text");
+    let json = |content_type: &'static str| ("Content-Type", content_type);
+    for (content_type, body, code) in [
+        (json("text/plain"), r#"{"q":"SELECT"}"#, "bad_body"),
+        (json("application/jsonx"), r#"{"q":"SELECT"}"#, "bad_body"),
+        (json("application/json"), r#"["SELECT * IN flights",null]"#, "bad_body"),
+        (json("application/json"), "SELECT * IN flights", "bad_body"),
+        (json("Application/JSON; charset=utf-8"), r#"{"q":"SELECT"}"#, "bad_query"),
+    ] {
+        client.ask("POST", QUERY, &[content_type], body).assert_problem(400, code, body);
+    }
+    let twice = client.ask("POST", &format!("{QUERY}?q=SELECT"), &[], "SELECT * IN flights");
+    twice.assert_problem(400, "bad_parameter", "a query in the target of a POST");
     let slices = ask(&mut client, "SELECT count() IN flights FROM 2020-01-01 SAMPLE BY 1T").json();
     assert_eq!(slices["limit"], "slices");
     let mut other = broker.client();
@@ -412,6 +424,8 @@ fn the_command_line_shows_rows_draws_them_and_points_at_mistakes() {
     let beyond = query(&["SELECT data IN flights WHERE offset = 10"]).with(0);
     assert_eq!(beyond.text(), "data\n{\"n\":1e400}\n", "a number that no double can hold");
     query(&["SELECT count() IN flights", "--plot"]).with(2).saying("SAMPLE BY");
+    query(&["SELECT count() IN flights SAMPLE BY 1d FOLLOW", "--plot"]).with(2).saying("leave out FOLLOW");
+    query(&["--running", "--plot"]).with(2).saying("cannot be used with");
     query(&["SELECT count() IN flights WHER"]).with(4).saying("WHER\n                          ^^^^");
     query(&["SELECT count() IN nowhere"]).with(4).saying("no group");
 }

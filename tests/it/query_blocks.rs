@@ -237,19 +237,29 @@ fn a_result_that_retention_changed_does_not_go_on() {
     broker.create("orders", r#"{"segment":{"max_bytes":"64KiB"},"retention":{"max_bytes":"256KiB"}}"#);
     let batch = vec![format!("{{\"n\":1,\"pad\":\"{:0>100}\"}}", 7); 200].join("\n");
     broker.produce_lines("orders", &batch);
-    let q = "SELECT offset, count() IN orders LIMIT 1";
-    let page = |next: &Value| {
+    let grouped = "SELECT offset, count() IN orders LIMIT 1";
+    let page_of = |q: &str, next: &Value, accept: &str| {
         let body = json!({ "q": q, "next": next }).to_string();
-        broker.ask("POST", "/v1/query", &[("Content-Type", "application/json")], body)
+        broker.ask("POST", "/v1/query", &[("Content-Type", "application/json"), ("Accept", accept)], body)
     };
+    let page = |next: &Value| page_of(grouped, next, "application/json");
     let first = page(&Value::Null).json();
     let second = page(&first["next"]).json();
     assert_eq!((&first["rows"], &second["rows"]), (&json!([[0, 1]]), &json!([[1, 1]])));
+    let plain = ["ASC LIMIT 1", "DESC LIMIT 150"]
+        .map(|order| format!("SELECT offset IN orders ORDER BY received {order}"))
+        .map(|q| (page_of(&q, &Value::Null, "application/json").json()["next"].clone(), q));
     eventually("retention takes the first segment", || {
         broker.produce_lines("orders", &batch);
         broker.get("/v1/groups/orders").json()["earliest"] != 0
     });
     page(&first["next"]).assert_problem(410, "gone", "the first row is another one now");
+    let [(ascending, asc), (descending, desc)] = plain;
+    for accept in ["application/json", "application/x-ndjson", "text/csv"] {
+        page_of(&asc, &ascending, accept).assert_problem(410, "gone", accept);
+    }
+    let rest = page_of(&desc, &descending, "application/json").json();
+    assert_eq!((&rest["rows"], &rest["stats"]["lost"]), (&json!([]), &json!(50)), "there the log begins now");
     let whole = page(&Value::Null).json();
     assert!(whole["rows"][0][0].as_u64() > Some(0), "{whole}");
 }

@@ -24,16 +24,28 @@ impl Ask {
         let next = parameters.text("next")?.map(Into::into);
         let id = parameters.text("id")?.map(|id| id.parse().map_err(|_| Problem::bad_parameter("id", "a UUID")));
         let id = id.transpose()?;
+        let text = parameters.text("q")?;
         if head.method != Method::Post {
-            let text = parameters.text("q")?.ok_or_else(|| Problem::bad_parameter("q", "a query"))?;
+            let text = text.ok_or_else(|| Problem::bad_parameter("q", "a query"))?;
             return Ok(Self { text: text.into(), next, id });
+        }
+        if text.is_some() {
+            return Err(Problem::bad_parameter("q", "nothing: with POST the query is the body"));
         }
         let utf8 = std::str::from_utf8(body).map_err(|error| {
             Problem::new(400, "not_utf8", format!("a query is UTF-8: byte {} is not", error.valid_up_to()))
         })?;
-        let content_type = head.get(Known::ContentType).unwrap_or_default().to_ascii_lowercase();
-        if !content_type.starts_with(b"application/json") {
-            return Ok(Self { text: utf8.to_owned(), next, id });
+        let content_type = head.get(Known::ContentType).unwrap_or_default();
+        let media_type = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        let object = utf8.trim_start().starts_with('{');
+        match (media_type.eq_ignore_ascii_case(b"application/json"), object) {
+            (true, true) => {}
+            (true, false) => return Err(Problem::new(400, "bad_body", "expected an object with `q`: a query")),
+            (false, true) => {
+                let detail = "JSON is sent as Content-Type: application/json; a query begins with SELECT";
+                return Err(Problem::new(400, "bad_body", detail));
+            }
+            (false, false) => return Ok(Self { text: utf8.to_owned(), next, id }),
         }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]

@@ -160,7 +160,7 @@ pub async fn query(
         _ => rows_max,
     });
     let skip = next.map_or(0, |next| next.number);
-    let rows = Rows::new(&shown, format, range.span, skip, limit);
+    let rows = Rows::new(&shown, format, range.span, next.as_ref(), limit);
     let work = Work::new(&shown, range.span, rows, place)?;
     let tells_gaps = format == Format::Json || shown.query.follow;
     let gaps = if tells_gaps { None } else { gaps(context, &entry, range).await? };

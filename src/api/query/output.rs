@@ -4,6 +4,7 @@ use super::super::encode::EventEncoder;
 use super::super::exchange::Exchange;
 use super::super::problem::Problem;
 use super::End;
+use super::ask::{Kind, Next};
 use super::work::{Pause, Stats};
 use crate::http::{Head, Known, Reply, Stream};
 use crate::limits::READ_PIECE_BYTES;
@@ -35,7 +36,7 @@ impl Format {
     /// The first format that `Accept` names; JSON when it does not care.
     pub(super) fn accepted(head: &Head<'_>) -> Result<Self, Problem> {
         let accept = head.text(Known::Accept)?.unwrap_or_default();
-        let name = |range: &str| match range.split(';').next().unwrap_or_default().trim() {
+        let name = |range: &str| match &*range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase() {
             "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
             "text/csv" => Some(Self::Csv),
             "" | "*/*" | "application/*" | "application/json" => Some(Self::Json),
@@ -64,7 +65,7 @@ pub(super) struct Rows {
     pub(super) body: Vec<u8>,
     limit: u64,
     skip: u64,
-    /// An answer before had rows that this one leaves out.
+    /// It goes on where an answer before ended, and nothing may be missing between the two.
     continues: bool,
     rows: u64,
     /// Whether a row was refused, and the offset of its event if it is one.
@@ -73,16 +74,17 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Leaves out `skip` rows and takes `limit`.
-    pub(super) fn new(plan: &Arc<Plan>, format: Format, span: Span, skip: u64, limit: u64) -> Self {
+    /// Goes on at `next`, if that is given, and takes `limit` rows.
+    pub(super) fn new(plan: &Arc<Plan>, format: Format, span: Span, next: Option<&Next>, limit: u64) -> Self {
         let mut rows = Self {
             plan: Arc::clone(plan),
             format,
             encoder: EventEncoder::default(),
             body: Vec::new(),
             limit,
-            skip,
-            continues: skip > 0,
+            skip: next.map_or(0, |next| next.number),
+            // The newest events first end where the log begins by now.
+            continues: next.is_some_and(|next| next.kind == Kind::Skip || !plan.query.descending),
             rows: 0,
             full: false,
             refused: None,
@@ -249,8 +251,8 @@ impl Rows {
         }
     }
 
-    /// Whether the answer tells of events that are gone, in its stats or where they were. What leaves out the rows that an
-    /// answer before had must not begin with others.
+    /// Whether the answer tells of events that are gone, in its stats or where they were. What goes on where an answer before
+    /// ended must not leave any out.
     pub(super) fn tells_lost(&self) -> bool {
         self.format == Format::Json && !self.continues || self.plan.query.follow
     }
