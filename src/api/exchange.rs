@@ -127,10 +127,19 @@ impl Exchange {
             self.out = out;
         }
         if result.is_err() {
-            self.hung_up = true;
+            self.cut_off();
             return Err(Hangup);
         }
         Ok(())
+    }
+
+    /// Ends the connection in the middle of an answer, so that no client takes it for a whole one.
+    pub fn cut_off(&mut self) {
+        self.hung_up = true;
+        // There the end of the connection is the end of the answer.
+        if self.to.minor_version == 0 {
+            self.socket.reset();
+        }
     }
 
     /// Gives the buffer's memory back, for a wait that may be long.

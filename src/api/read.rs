@@ -158,7 +158,7 @@ async fn wait_for_events(
 /// a complete answer.
 pub(super) fn cut_off(exchange: &mut Exchange, fault: &Fault) -> Result<(), Problem> {
     tracing::error!(%fault, "an answer was cut off");
-    exchange.hung_up = true;
+    exchange.cut_off();
     Ok(())
 }
 

@@ -126,6 +126,11 @@ impl Socket {
         ring::poll(&self.0, u32::from(PollFlags::RDHUP.bits()))
     }
 
+    /// Breaks the connection: the peer is told that this is no orderly end, and what it was not sent yet is dropped.
+    pub fn reset(&self) {
+        let _ = rustix::net::connect_unspec(&*self.0);
+    }
+
     /// Ends the waits that were dropped before they completed. Nothing else may be under way on this connection.
     pub fn cancel_waits(&self) {
         ring::cancel(&self.0);

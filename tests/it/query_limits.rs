@@ -4,6 +4,7 @@ use crate::broker::{Broker, eventually};
 use crate::http::Client;
 use crate::program::eddyline;
 use serde_json::json;
+use std::io::{Read, Write};
 
 const QUERY: &str = "/v1/query";
 const NDJSON: (&str, &str) = ("Accept", "application/x-ndjson");
@@ -38,6 +39,20 @@ fn metric(broker: &Broker, name: &str) -> f64 {
     let metrics = broker.get("/metrics");
     let line = metrics.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+/// There the end of the connection is the end of the answer.
+#[test]
+fn an_answer_that_breaks_off_is_no_whole_one_to_http_1_0_either() {
+    let broker = broker(&[("query.rows", "15000")]);
+    let head =
+        "GET /v1/query?q=SELECT+*+IN+flights HTTP/1.0\r\nHost: localhost\r\nAccept: application/x-ndjson\r\n\r\n";
+    let mut stream = std::net::TcpStream::connect(broker.address()).expect("a connection");
+    stream.write_all(head.as_bytes()).expect("it is there");
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", answer[..answer.len().min(100)].escape_ascii());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
 }
 
 /// Rows that wait for the end are half of what may be kept, and then come the events of a large frame.

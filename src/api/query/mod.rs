@@ -184,7 +184,7 @@ pub async fn query(
         Err(End::Fault(fault)) => Err(fault.into()),
         Err(End::Problem(problem)) if begun => {
             tracing::warn!(detail = %problem.detail, "the answer to a query was cut off");
-            exchange.hung_up = true;
+            exchange.cut_off();
             Ok(())
         }
         Err(End::Problem(problem)) => Err(problem),
