@@ -132,6 +132,27 @@ fn rows_are_sent_as_they_are_made() {
     }
 }
 
+/// Only JSON tells where a cut result goes on, and must know whether there is more.
+#[test]
+fn what_has_its_rows_reads_no_further() {
+    let broker = broker(&[]);
+    let mut before = 0.0;
+    for (query, format, read) in [
+        ("SELECT data.n IN flights WHERE data.n = 5 LIMIT 1", NDJSON, 6.0),
+        ("SELECT data.n IN flights WHERE data.n = 5 LIMIT 1", ("Accept", "text/csv"), 6.0),
+        ("SELECT data.n IN flights WHERE data.n = 5 LIMIT 1", ("Accept", "application/json"), 20_000.0),
+        ("SELECT data.n IN flights WHERE data.n = 19990 ORDER BY received DESC LIMIT 1", NDJSON, 512.0),
+        ("SELECT data.n IN flights WHERE data.n = 5 LIMIT 1 FOLLOW", NDJSON, 6.0),
+        ("SELECT data.n IN flights WHERE data.n = 5", NDJSON, 20_000.0),
+    ] {
+        let answer = broker.ask("POST", QUERY, &[format], query);
+        assert!(answer.status == 200 && (answer.text().contains('5') || answer.text().contains("19990")), "{answer:?}");
+        let read_now = metric(&broker, "eddyline_query_events_total");
+        assert_eq!(read_now - before, read, "{query} {format:?}");
+        before = read_now;
+    }
+}
+
 /// Nobody takes the rows that were sent before for all there are.
 #[test]
 fn an_answer_that_has_begun_ends_in_the_middle_when_there_are_too_many_rows() {

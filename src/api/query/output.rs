@@ -129,9 +129,19 @@ impl Rows {
         self.rows == self.limit
     }
 
-    /// How many rows are enough: one more tells that it is cut.
+    /// Whether no more rows are needed: one more than it takes is, where that tells that the answer is cut.
+    pub(super) fn enough(&self) -> bool {
+        self.full || self.complete() && !self.tells_cut()
+    }
+
+    /// How many rows are enough.
     pub(super) fn room(&self) -> u64 {
-        (self.limit - self.rows).saturating_add(self.skip).saturating_add(1)
+        (self.limit - self.rows).saturating_add(self.skip).saturating_add(u64::from(self.tells_cut()))
+    }
+
+    /// JSON says where a cut answer goes on, and without LIMIT the others must not be cut.
+    fn tells_cut(&self) -> bool {
+        self.format == Format::Json || self.plan.query.limit.is_none()
     }
 
     /// Offset of the event that it did not take.

@@ -179,6 +179,9 @@ impl<'c> Scan<'c> {
             if let Some(offset) = self.work().rows.refused() {
                 return Ok(Some(offset + 1));
             }
+            if self.work().rows.enough() {
+                break;
+            }
             // Few events that meet the predicate: more at once.
             if self.work().rows.rows() == rows {
                 window = (window * 2).min(WINDOW_MAX);

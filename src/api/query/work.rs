@@ -87,7 +87,7 @@ impl Work {
 
     /// Whether events before `upto` are to be read.
     pub(super) fn wants(&self, upto: u64) -> bool {
-        self.offset < upto && !(self.streams && self.rows.full())
+        self.offset < upto && !(self.streams && self.rows.enough())
     }
 
     /// Goes on in the stretch, to before `upto` at most.
