@@ -166,6 +166,15 @@ fn a_query_tells_what_is_lost_of_its_range() {
         let answer = ask(format, &behind);
         assert!(answer.text().contains('9') && answer.header("eddyline-gap").is_none(), "{answer:?}");
     }
+    // PREV looks back over what is lost before the range.
+    let filled = format!(
+        "SELECT count() IN orders FROM '{}' SAMPLE BY 1T FILL(PREV)",
+        all["rows"][6][1].as_str().expect("a time")
+    );
+    let answer = ask("application/json", &filled).json();
+    assert_eq!(answer["stats"]["lost"], 0, "{answer}");
+    let live = ask("application/x-ndjson", &format!("{filled} LIMIT 1 FOLLOW"));
+    assert!(live.status == 200 && !live.text().contains("gap"), "{live:?}");
     let live = ask("application/x-ndjson", "SELECT offset IN orders LIMIT 9 FOLLOW");
     assert!(
         live.text().contains("{\"offset\":3}\n{\"frame\":\"gap\",\"from\":4,\"to\":5}\n{\"offset\":5}\n"),

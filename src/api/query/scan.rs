@@ -166,10 +166,11 @@ impl<'c> Scan<'c> {
         while upto > range.from {
             let from = upto.saturating_sub(window).max(range.from);
             self.begin(plan, range.span, Vec::new())?;
-            let rows = self.work().rows.rows();
+            let (rows, lost) = (self.work().rows.rows(), self.work().stats.lost);
             match self.forward(from, upto).await {
                 // Large events: fewer at once.
                 Err(End::Problem(problem)) if problem.code == "query_limit" && window > 1 && self.work.is_some() => {
+                    self.work().stats.lost = lost;
                     window /= 2;
                     continue;
                 }
@@ -204,6 +205,7 @@ impl<'c> Scan<'c> {
         let there = self.cursor(0).range().await?;
         let last = Arc::new(plan.of_last_time());
         let streams = std::mem::replace(&mut self.work().streams, false);
+        let lost = self.work().stats.lost;
         let (mut upto, mut window, mut found) = (range.from, WINDOW, Vec::new());
         while upto > there.earliest && found.is_empty() {
             let from = upto.saturating_sub(window).max(there.earliest);
@@ -223,7 +225,8 @@ impl<'c> Scan<'c> {
             }
             (upto, window) = (from, (window * 2).min(WINDOW_MAX));
         }
-        self.work().streams = streams;
+        // What is lost before the range is not of the range.
+        (self.work().streams, self.work().stats.lost) = (streams, lost);
         Ok(found)
     }
 

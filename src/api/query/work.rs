@@ -79,7 +79,10 @@ impl Work {
 
     /// Passes over events that are not there any more.
     pub(super) fn pass(&mut self, to: u64) {
-        self.rows.lost(self.offset, to);
+        // What comes in another order, or before the range, is told of in the stats alone, if at all.
+        if self.streams {
+            self.rows.lost(self.offset, to);
+        }
         self.stats.lost += to - self.offset;
         self.place.entry.advance(to - self.offset);
         self.offset = to;
