@@ -11,9 +11,11 @@
 //!         producer  the module that pages produce with
 //!         operations  livez, readyz, status;  metrics
 //! auth     who asks, and may they        audit    what is told of a change
+//! accept   which format a client likes best
 //! problem  every error, mapped to HTTP in one place        encode  events as JSON, NDJSON, SSE
 //! ```
 
+mod accept;
 pub mod audit;
 pub mod auth;
 pub mod consumer;

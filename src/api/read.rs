@@ -3,6 +3,7 @@
 //! What is asked for is found out here; `finite` and `live` answer.
 
 use super::Context;
+use super::accept::preferred;
 use super::auth::Caller;
 use super::exchange::Exchange;
 use super::finite::{self, Bounds};
@@ -178,29 +179,15 @@ pub fn media_type(format: Format) -> &'static str {
     }
 }
 
-/// The format that `Accept` (RFC 9110, 12.5.1) likes best; JSON when it does not care.
+/// The format that `Accept` likes best; JSON when it does not care.
 fn accepted(accept: &[u8]) -> Option<Format> {
-    let accept = std::str::from_utf8(accept).unwrap_or_default();
-    if accept.trim().is_empty() {
-        return Some(Format::Json);
-    }
-    let mut best: Option<(Format, f32)> = None;
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "*/*" | "application/*" | "application/json" => Format::Json,
-            "application/x-ndjson" | "application/ndjson" => Format::Ndjson,
-            "application/vnd.eddyline.frames" => Format::Frames,
-            "text/event-stream" | "text/*" => Format::Sse,
-            _ => continue,
-        };
-        let quality =
-            parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |quality| quality.parse().unwrap_or(0.0));
-        if quality > 0.0 && best.is_none_or(|(_, known)| quality > known) {
-            best = Some((format, quality));
-        }
-    }
-    best.map(|(format, _)| format)
+    preferred(accept, Format::Json, |media_type| match media_type {
+        "application/*" | "application/json" => Some(Format::Json),
+        "application/x-ndjson" | "application/ndjson" => Some(Format::Ndjson),
+        "application/vnd.eddyline.frames" => Some(Format::Frames),
+        "text/event-stream" | "text/*" => Some(Format::Sse),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

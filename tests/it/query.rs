@@ -54,7 +54,7 @@ fn rows_come_as_json_ndjson_and_csv() {
     assert_eq!(answer["rows"], json!([[8, true, null], [9, false, null]]));
     assert_eq!(answer["columns"][2], json!({"name": "x", "type": "json"}));
     assert!(answer["next"].is_null() && answer["stats"]["events_read"] == 10, "{answer}");
-    let lines = client.ask("POST", QUERY, &[("Accept", "text/html, Application/X-NDJSON")], query);
+    let lines = client.ask("POST", QUERY, &[("Accept", "text/html, text/csv;q=0.5, Application/X-NDJSON")], query);
     assert_eq!(
         lines.text(),
         "{\"offset\":8,\"data.even\":true,\"x\":null}\n{\"offset\":9,\"data.even\":false,\"x\":null}\n"

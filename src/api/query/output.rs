@@ -1,5 +1,6 @@
 //! Rows as JSON, NDJSON or CSV; and the answer that they become.
 
+use super::super::accept::preferred;
 use super::super::encode::EventEncoder;
 use super::super::exchange::Exchange;
 use super::super::problem::Problem;
@@ -33,16 +34,15 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The first format that `Accept` names; JSON when it does not care.
+    /// The format that `Accept` likes best; JSON when it does not care.
     pub(super) fn accepted(head: &Head<'_>) -> Result<Self, Problem> {
-        let accept = head.text(Known::Accept)?.unwrap_or_default();
-        let name = |range: &str| match &*range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase() {
+        let known = |media_type: &str| match media_type {
+            "application/*" | "application/json" => Some(Self::Json),
             "application/x-ndjson" | "application/ndjson" => Some(Self::Ndjson),
-            "text/csv" => Some(Self::Csv),
-            "" | "*/*" | "application/*" | "application/json" => Some(Self::Json),
+            "text/csv" | "text/*" => Some(Self::Csv),
             _ => None,
         };
-        accept.split(',').find_map(name).ok_or_else(|| {
+        preferred(head.get(Known::Accept).unwrap_or_default(), Self::Json, known).ok_or_else(|| {
             Problem::new(406, "no_such_format", "rows are application/json, application/x-ndjson or text/csv")
         })
     }
