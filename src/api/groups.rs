@@ -78,14 +78,18 @@ pub async fn one(
         }
         Method::Delete => {
             writable(context, name)?;
-            let entry = context.group(name)?;
-            let details = json!({ "group": name, "number": entry.table.number });
-            let audit = audit::event(caller, "group.deleted", details);
-            context.shards.remove_group(context.lookup.directory(), &entry.table, Some(audit)).await?;
-            // Whoever read it as a consumer is nobody in a group that is called so later.
-            for token in context.tokens.directory().of_consumers(name) {
+            let (entry, readers) = (context.group(name), context.tokens.directory().of_consumers(name));
+            if let Ok(entry) = &entry {
+                let details = json!({ "group": name, "number": entry.table.number });
+                let audit = audit::event(caller, "group.deleted", details);
+                context.shards.remove_group(context.lookup.directory(), &entry.table, Some(audit)).await?;
+            }
+            // Whoever read it as a consumer is nobody in a group that is called so later. A deletion that was cut off before
+            // it came here can be asked for again.
+            for token in readers {
                 tokens::revoke(context, caller, token).await?;
             }
+            entry?;
             exchange.reply(204).empty();
             Ok(())
         }
