@@ -72,7 +72,7 @@ impl Position {
         }
     }
 
-    /// The offset that is meant in a group that has this range.
+    /// The offset that is meant in a group that has this range; times, ids and consumers are looked up as things are now.
     ///
     /// # Errors
     /// When the group is gone or cannot be read.
