@@ -22,6 +22,8 @@ pub(super) struct Slices {
     series: Vec<Series>,
     /// How many of them had theirs of the slice that is next.
     given: usize,
+    /// Bytes that the rows hold.
+    memory: usize,
 }
 
 /// What has the same values in plain columns, slice by slice.
@@ -55,8 +57,7 @@ impl Slices {
 
     /// Bytes of memory that they hold.
     pub(super) fn memory(&self) -> usize {
-        let rows = |series: &Series| series.rows.iter().chain(&series.before).map(memory).sum::<usize>();
-        self.series.iter().map(rows).sum()
+        self.memory
     }
 }
 
@@ -124,9 +125,10 @@ impl Filler {
         let from = self.next.filter(|&next| self.fill != Fill::None && next < until)?;
         self.next = Some(until);
         let before = self.before.clone();
-        let rows = behind.filter(|_| self.fill == Fill::Linear).cloned().into_iter().collect();
+        let rows: Vec<Row> = behind.filter(|_| self.fill == Fill::Linear).cloned().into_iter().collect();
+        let memory = rows.iter().chain(&before).map(memory).sum();
         let series = vec![Series { before, rows, ..Series::default() }];
-        Some(Slices { from, until, settled, series, given: 0 })
+        Some(Slices { from, until, settled, series, given: 0, memory })
     }
 }
 
@@ -147,18 +149,25 @@ pub(super) fn of_each_key(
         keys.iter().for_each(|key| key.identify(&mut identity));
         identity
     };
-    let mut before: HashMap<Vec<u8>, Row> = before.into_iter().map(|row| (identity(&keys(&row)), row)).collect();
-    let (mut known, mut series) = (HashMap::new(), Vec::<Series>::new());
+    let mut by_keys = HashMap::with_capacity(before.len());
+    for row in before {
+        watch.spent(memory(&row))?;
+        by_keys.insert(identity(&keys(&row)), row);
+    }
+    let (mut known, mut series, mut held) = (HashMap::new(), Vec::<Series>::new(), 0);
     for row in rows {
         watch.spent(memory(&row))?;
+        held += memory(&row);
         let own = keys(&row);
         let place = *known.entry(identity(&own)).or_insert_with_key(|name| {
-            series.push(Series { keys: own, before: before.remove(name), rows: Vec::new() });
+            let before = by_keys.remove(name);
+            held += before.as_ref().map_or(0, memory);
+            series.push(Series { keys: own, before, rows: Vec::new() });
             series.len() - 1
         });
         series[place].rows.push(row);
     }
-    Ok(Slices { from, until, settled, series, given: 0 })
+    Ok(Slices { from, until, settled, series, given: 0, memory: held })
 }
 
 /// Bytes of memory that a row holds.

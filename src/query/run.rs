@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// What an event takes besides its data, in bytes that are looked at.
 const EVENT: usize = 128;
 
+/// What a percentile takes: numbers are put in order, or bins added up.
+const QUANTILE: usize = 4 << 10;
+
 /// What a query would need more of than it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -426,8 +429,9 @@ impl Running {
         let groups = std::mem::take(&mut self.groups);
         self.by_key.clear();
         self.memory = 0;
+        let quantiles = self.plan.functions.iter().filter(|function| matches!(function, Function::Quantile(_))).count();
         for mut group in groups {
-            watch.spent(EVENT + self.plan.sources.len() * STEP)?;
+            watch.spent(EVENT + self.plan.sources.len() * STEP + quantiles * QUANTILE)?;
             let row: Row = self.plan.sources.iter().map(|source| self.cell(*source, slice, &mut group)).collect();
             if let Some(empty) = self.filler.before_row(slice, &row) {
                 self.keep(Ready::Slices(empty));

@@ -177,7 +177,8 @@ pub async fn query(
     match end {
         Ok(()) | Err(End::Stopped) => Ok(()),
         Err(End::HungUp) => {
-            exchange.hung_up = true;
+            // A client that sends no more may still read.
+            exchange.cut_off();
             Ok(())
         }
         Err(End::Fault(fault)) if begun => cut_off(exchange, &fault),
@@ -298,7 +299,7 @@ async fn carry_out(scan: &mut Scan<'_>, plan: &Arc<Plan>, range: Range, skipped:
     }
     let next = match plan.shape {
         query::plan::Shape::Groups => {
-            scan.begin(plan, range.span, before)?;
+            scan.begin(plan, range.span, before).await?;
             scan.forward(range.from, range.upto).await?;
             if plan.query.follow && !scan.work().rows.complete() {
                 return follow::follow(scan, range.upto).await;

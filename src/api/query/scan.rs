@@ -10,7 +10,7 @@ use super::place::Entry as Listed;
 use super::work::{Pause, Work};
 use super::{End, Range, STOPPED, over};
 use crate::query::plan::Plan;
-use crate::query::run::{Limit, Row, Running, Span, Stop};
+use crate::query::run::{Row, Running, Span, Stop};
 use crate::query::slice::Slicer;
 use crate::query::syntax::Fill;
 use crate::query::value::Cell;
@@ -133,11 +133,9 @@ impl<'c> Scan<'c> {
     }
 
     /// Begins the query, or another one whose result it needs.
-    pub(super) fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<(), Limit> {
-        let work = self.work();
-        let ended = std::mem::replace(&mut work.running, work.place.running(plan, span, before)?);
-        self.context.broker.queries.background().discard(ended);
-        Ok(())
+    pub(super) async fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<(), End> {
+        let plan = Arc::clone(plan);
+        Ok(self.turn(move |work, _| work.begin(&plan, span, before)).await??)
     }
 
     /// Leaves the query's place to others, and what it kept to the threads.
@@ -163,14 +161,14 @@ impl<'c> Scan<'c> {
     pub(super) async fn backward(&mut self, plan: &Arc<Plan>, range: Range) -> Result<Option<u64>, End> {
         let (mut upto, mut window) = (range.upto, WINDOW);
         self.work().streams = false;
-        while upto > range.from {
+        while upto > range.from && !self.work().rows.enough() {
             let from = upto.saturating_sub(window).max(range.from);
-            self.begin(plan, range.span, Vec::new())?;
-            let (rows, lost) = (self.work().rows.rows(), self.work().stats.lost);
+            self.begin(plan, range.span, Vec::new()).await?;
+            let (rows, told) = (self.work().rows.rows(), self.work().stats.told());
             match self.forward(from, upto).await {
                 // Large events: fewer at once.
                 Err(End::Problem(problem)) if problem.code == "query_limit" && window > 1 && self.work.is_some() => {
-                    self.work().stats.lost = lost;
+                    self.work().stats.tell(told);
                     window /= 2;
                     continue;
                 }
@@ -179,9 +177,6 @@ impl<'c> Scan<'c> {
             while self.turn(Work::give).await?? == Pause::Turn {}
             if let Some(offset) = self.work().rows.refused() {
                 return Ok(Some(offset + 1));
-            }
-            if self.work().rows.enough() {
-                break;
             }
             // Few events that meet the predicate: more at once.
             if self.work().rows.rows() == rows {
@@ -205,11 +200,11 @@ impl<'c> Scan<'c> {
         let there = self.cursor(0).range().await?;
         let last = Arc::new(plan.of_last_time());
         let streams = std::mem::replace(&mut self.work().streams, false);
-        let lost = self.work().stats.lost;
+        let told = self.work().stats.told();
         let (mut upto, mut window, mut found) = (range.from, WINDOW, Vec::new());
         while upto > there.earliest && found.is_empty() {
             let from = upto.saturating_sub(window).max(there.earliest);
-            self.begin(&last, range.span, Vec::new())?;
+            self.begin(&last, range.span, Vec::new()).await?;
             self.forward(from, upto).await?;
             let rows = self.turn(Work::finish).await??;
             if let Some(Cell::Time(last)) = rows.first().and_then(|row| row.first()) {
@@ -219,14 +214,15 @@ impl<'c> Scan<'c> {
                 let before = Arc::new(plan.of_slice_before());
                 let to = slice.end.min(range.span.from.max(slice.start + 1));
                 let span = Span { from: slice.start, to, settled: to };
-                self.begin(&before, span, Vec::new())?;
+                self.begin(&before, span, Vec::new()).await?;
                 self.forward(begun, range.from).await?;
                 found = self.turn(Work::finish).await??;
             }
             (upto, window) = (from, (window * 2).min(WINDOW_MAX));
         }
-        // What is lost before the range is not of the range.
-        (self.work().streams, self.work().stats.lost) = (streams, lost);
+        // What is before the range is not told of.
+        self.work().streams = streams;
+        self.work().stats.tell(told);
         Ok(found)
     }
 

@@ -29,6 +29,18 @@ pub(super) struct Stats {
     pub(super) micros: u64,
 }
 
+impl Stats {
+    /// What is told of the events of the range: those that are not JSON, and those that are lost.
+    pub(super) fn told(&self) -> (u64, u64) {
+        (self.not_json, self.lost)
+    }
+
+    /// Forgets what was told since.
+    pub(super) fn tell(&mut self, (not_json, lost): (u64, u64)) {
+        (self.not_json, self.lost) = (not_json, lost);
+    }
+}
+
 /// Why a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pause {
@@ -69,6 +81,12 @@ impl Work {
             paused: false,
             place,
         })
+    }
+
+    /// Begins the query, or another one whose result it needs.
+    pub(super) fn begin(&mut self, plan: &Arc<Plan>, span: Span, before: Vec<Row>) -> Result<(), Limit> {
+        self.running = self.place.running(plan, span, before)?;
+        Ok(())
     }
 
     /// Makes ready to read from `offset` on.
@@ -145,7 +163,12 @@ impl Work {
     /// The rows of a query whose result another one needs.
     pub(super) fn finish(&mut self, watch: &Watch<'_>) -> Result<Vec<Row>, Stop> {
         self.running.finish(watch)?;
-        Ok(std::iter::from_fn(|| self.running.take()).map(|(_, row)| row).collect())
+        let mut rows = Vec::new();
+        while let Some((_, row)) = self.running.take() {
+            watch.spent(row.len() * STEP)?;
+            rows.push(row);
+        }
+        Ok(rows)
     }
 
     /// Writes the rows that are there.
@@ -173,8 +196,15 @@ impl Work {
     /// is over.
     fn show(&mut self, frames: &Frames, upto: u64, watch: &Watch<'_>) -> Result<bool, End> {
         let (room, shown) = (self.rows.room(), self.offset);
-        for frame in frames.iter().skip_while(|frame| frame.header.next_offset() <= shown) {
+        // What was shown before is passed over again, which may take a whole turn by itself.
+        let (mut passed, mut taken) = (0, 0);
+        for frame in frames.iter() {
             let header = frame.header;
+            if header.next_offset() <= shown {
+                watch.spent(STEP)?;
+                passed += 1;
+                continue;
+            }
             let whole = header.first_offset >= self.offset && header.next_offset() <= upto;
             if whole
                 && self.running.counts_only()
@@ -184,7 +214,8 @@ impl Work {
                 self.running.count(u64::from(header.events), frame.data_bytes(), header.first_received_us, watch)?;
                 self.offset = header.next_offset();
                 self.stats.events_read += u64::from(header.events);
-                if watch.is_over() {
+                taken += header.events;
+                if watch.is_over() && taken >= passed {
                     return Ok(true);
                 }
                 continue;
@@ -194,6 +225,7 @@ impl Work {
                     .map_err(|fault| Fault::Corrupt { offset: self.offset, detail: Arc::from(fault.to_string()) })?;
                 if event.offset < self.offset {
                     watch.spent(STEP)?;
+                    passed += 1;
                     continue;
                 }
                 if event.offset >= upto {
@@ -203,7 +235,9 @@ impl Work {
                 self.running.event(&event, watch)?;
                 self.offset = event.offset + 1;
                 self.stats.events_read += 1;
-                if watch.is_over() || self.streams && self.running.has_ready(room, READ_PIECE_BYTES) {
+                taken += 1;
+                if watch.is_over() && taken >= passed || self.streams && self.running.has_ready(room, READ_PIECE_BYTES)
+                {
                     return Ok(true);
                 }
             }

@@ -64,6 +64,28 @@ fn once_all_events_were_shown_it_asks_while_it_makes_rows() {
     }
 }
 
+/// For what the slice before came to, for each combination of keys, and for percentiles as well.
+#[test]
+fn what_it_does_at_the_end_is_asked_about_by_its_size() {
+    let questions = |query: &str, before: &str| {
+        let (plan, earlier) = (plan(query).unwrap(), plan(before).unwrap());
+        let mut one = running(&earlier, 64 << 20);
+        for n in 0..10_000 {
+            one.event(&Stored::new(n, DAY, &format!(r#"{{"k":{n},"n":1}}"#)).event(), &super::watch()).unwrap();
+        }
+        let ((), alone) = unwanted_behind(u32::MAX, |watch| one.finish(watch).unwrap());
+        let mut other = Running::new(&plan, SPAN, 64 << 20, super::taken(&mut one)).unwrap();
+        let ((), filled) = unwanted_behind(u32::MAX, |watch| other.finish(watch).unwrap());
+        (alone, filled)
+    };
+    let [filled, alone] =
+        ["FILL(PREV)", "FILL(NONE)"].map(|fill| format!("SELECT data.k, count() IN g SAMPLE BY 1s {fill}"));
+    let (closing, before) = questions(&filled, &alone);
+    assert!(closing >= 200 && before >= 100, "{closing} and {before} questions for 10 000 rows each");
+    let percentiles = "SELECT data.k, p50(data.n), p99(data.n) IN g SAMPLE BY 1s";
+    assert!(questions(&filled, percentiles).0 >= 10_000, "a percentile takes some ten microseconds");
+}
+
 #[test]
 fn a_row_that_may_not_be_kept_is_not_made_to_its_end() {
     let large = Stored::new(0, DAY, &format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000)));
